@@ -1,0 +1,62 @@
+# Two commands on a fresh machine: `make demo` and `make test`.  Each makes its own environment in .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+GUIDE  := examples/grpc_guide
+STUBS  := $(GUIDE)/user_defined_protos_pb2.py
+
+.PHONY: demo test lint types unit format bench conformance soak clean
+
+demo: $(VENV)/demo $(STUBS)  ## serve the gRPC guide and call it with a real grpcio client
+	@$(BIN)/python $(GUIDE)/demo.py
+
+test: lint types unit  ## everything that must hold, in some minutes
+
+lint: $(VENV)/test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/test
+	@$(BIN)/mypy
+
+unit: $(VENV)/test
+	@$(BIN)/python -m pytest
+
+format: $(VENV)/test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/bench  ## speed beside grpcio, grpc.aio, grpclib and (where Go is there) grpc-go
+	@$(BIN)/python -m benchmarks
+
+conformance: $(VENV)/test  ## outside tools (h2spec, interop clients, ...), as far as this machine has them
+	@$(BIN)/python -m tests.conformance
+
+soak: $(VENV)/test  ## the attacks at full size, and long runs
+	@TRIO_SERVE_SOAK=1 $(BIN)/python -m pytest tests/attacks tests/soak
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# An environment is a stamp a kind: made again when what the package needs has changed.
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo: $(BIN)/python setup.cfg
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[examples]'
+	@touch $@
+
+$(VENV)/test: $(BIN)/python setup.cfg
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/bench: $(BIN)/python setup.cfg
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+# grpcio-tools makes what the guide's programs import.
+$(STUBS): protos/user_defined_protos.proto $(VENV)/demo
+	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(GUIDE) --grpc_python_out=$(GUIDE) $<
