@@ -1,0 +1,1 @@
+"""Requests from outside to deployments: the only room that knows both sides."""
