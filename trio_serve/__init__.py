@@ -1,0 +1,82 @@
+"""Ray Serve's programming model in one process, on Trio, and the gRPC server that goes with it.
+
+``import trio_serve as serve`` costs next to nothing: a name is fetched from its home when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trio_serve.instance.instance import Instance, open_instance, serve
+    from trio_serve.instance.script import (
+        delete,
+        get_app_handle,
+        get_deployment_handle,
+        run,
+        run_many,
+        shutdown,
+        start,
+        status,
+    )
+    from trio_serve.instance.targets import RunTarget
+    from trio_serve.serving.application import Application
+    from trio_serve.serving.batching import batch
+    from trio_serve.serving.deployment import Deployment, deployment
+    from trio_serve.serving.multiplexing import multiplexed
+    from trio_serve.serving.request_context import get_multiplexed_model_id, get_replica_context
+
+__all__ = [
+    "Application",
+    "Deployment",
+    "Instance",
+    "RunTarget",
+    "batch",
+    "delete",
+    "deployment",
+    "get_app_handle",
+    "get_deployment_handle",
+    "get_multiplexed_model_id",
+    "get_replica_context",
+    "multiplexed",
+    "open_instance",
+    "run",
+    "run_many",
+    "serve",
+    "shutdown",
+    "start",
+    "status",
+]
+
+_HOMES = {
+    "instance.instance": ["Instance", "open_instance", "serve"],
+    "instance.script": [
+        "delete",
+        "get_app_handle",
+        "get_deployment_handle",
+        "run",
+        "run_many",
+        "shutdown",
+        "start",
+        "status",
+    ],
+    "instance.targets": ["RunTarget"],
+    "serving.application": ["Application"],
+    "serving.batching": ["batch"],
+    "serving.deployment": ["Deployment", "deployment"],
+    "serving.multiplexing": ["multiplexed"],
+    "serving.request_context": ["get_multiplexed_model_id", "get_replica_context"],
+}
+_home_of = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _home_of.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value  # the next use finds it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

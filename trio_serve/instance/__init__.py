@@ -1,0 +1,1 @@
+"""A running instance: configuration, life cycle, and the faces that scripts, programs and the shell see."""
