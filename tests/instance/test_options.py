@@ -87,7 +87,7 @@ def test_a_log_level_is_a_name_or_a_number(level: Any, name: str) -> None:
         (HTTPOptions, {"ssl_keyfile": "k"}, "given: ssl_keyfile and ssl_certfile go together; "),
         (HTTPOptions, {"root_path": "api"}, "given.root_path: 'api' does not begin with '/'"),
         (HTTPOptions, {"keep_alive_timeout_s": float("nan")}, "given.keep_alive_timeout_s: nan is not a "),
-        (HTTPOptions, [], "given: [] is not a mapping; HTTPOptions has the keys host, port, "),
+        (HTTPOptions, [], "given: [] is not a mapping; its keys would be host, port, "),
         (
             gRPCOptions,
             {"grpc_servicer_functions": "m.f"},

@@ -61,9 +61,9 @@ def _root_path(value: Any) -> str:
 class TLSOptions:
     """PEM files of a server that speaks TLS; with ``client_ca`` it asks each client for a certificate too."""
 
-    cert: str = setting(nonempty_text)
-    key: str = setting(nonempty_text)
-    client_ca: str | None = setting(optional(nonempty_text), None)
+    cert: str = setting(nonempty_text, is_path=True)
+    key: str = setting(nonempty_text, is_path=True)
+    client_ca: str | None = setting(optional(nonempty_text), None, is_path=True)
 
     __attrs_post_init__ = check_settings
 
@@ -98,7 +98,7 @@ class gRPCOptions:  # noqa: N801  # the name that Ray gave it
     enable_reflection: bool = setting(flag, True)
     host: str = setting(nonempty_text, "127.0.0.1")
     tls: TLSOptions | None = setting(optional(settings(TLSOptions)), None)
-    protos: list[str] = setting(list_of(nonempty_text), [])
+    protos: list[str] = setting(list_of(nonempty_text), [], is_path=True)
     message_bytes_max: int = setting(whole_number(1, 2**32 - 1), 4 * 1024 * 1024)
     keepalive: KeepaliveOptions = setting(settings(KeepaliveOptions), KeepaliveOptions())
     max_connection_age_s: float | None = setting(optional(seconds), None)
@@ -122,10 +122,10 @@ class HTTPOptions:
     root_path: str = setting(_root_path, "")
     request_timeout_s: float | None = setting(optional(seconds), None)
     keep_alive_timeout_s: float = setting(seconds, 90.0)
-    ssl_keyfile: str | None = setting(optional(nonempty_text), None)
-    ssl_certfile: str | None = setting(optional(nonempty_text), None)
+    ssl_keyfile: str | None = setting(optional(nonempty_text), None, is_path=True)
+    ssl_certfile: str | None = setting(optional(nonempty_text), None, is_path=True)
     ssl_keyfile_password: str | None = setting(optional(text), None)
-    ssl_ca_certs: str | None = setting(optional(nonempty_text), None)
+    ssl_ca_certs: str | None = setting(optional(nonempty_text), None, is_path=True)
 
     def __attrs_post_init__(self) -> None:
         check_settings(self)
@@ -139,7 +139,7 @@ class LoggingConfig:
 
     encoding: str = setting(one_of("TEXT", "JSON"), "TEXT")
     log_level: str = setting(_log_level, "INFO")
-    logs_dir: str | None = setting(optional(nonempty_text), None)
+    logs_dir: str | None = setting(optional(nonempty_text), None, is_path=True)
     enable_access_log: bool = setting(flag, True)
     additional_log_standard_attrs: list[str] = setting(list_of(nonempty_text), [])
 

@@ -13,6 +13,7 @@ Knows nothing of files, of their syntax, or of what the settings are for.
 
 import difflib
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -72,11 +73,12 @@ def wrong(text: str) -> Mistakes:
 # -- classes -------------------------------------------------------------------------------------------------
 
 
-def setting(read: Reader, default: Any = REQUIRED) -> Any:
+def setting(read: Reader, default: Any = REQUIRED, *, is_path: bool = False) -> Any:
     """A field whose value ``read`` checks; lists and dicts as default are copied for each object."""
+    metadata = {"read": read, "is_path": is_path}
     if isinstance(default, list | dict):
-        return attrs.field(factory=default.copy, metadata={"read": read})
-    return attrs.field(default=default, metadata={"read": read})
+        return attrs.field(factory=default.copy, metadata=metadata)
+    return attrs.field(default=default, metadata=metadata)
 
 
 def check_settings(self: attrs.AttrsInstance) -> None:
@@ -100,7 +102,7 @@ def read_settings(cls: type[T], value: object) -> T:
     fields = attrs.fields(cls)  # type: ignore[arg-type]  # every settings class is an attrs class
     known = [field.name for field in fields]
     if not isinstance(value, Mapping):
-        raise wrong(f"{shown(value)} is not a mapping; {cls.__name__} has the keys {', '.join(known)}")
+        raise wrong(f"{shown(value)} is not a mapping; its keys would be {', '.join(known)}")
     mistakes = [Mistake((key,), unknown_key(key, known), at_key=True) for key in value if key not in known]
     given = {name: value[name] for name in known if name in value}
     missing = {field.name: None for field in fields if field.default is REQUIRED and field.name not in value}
@@ -113,6 +115,27 @@ def read_settings(cls: type[T], value: object) -> T:
     if mistakes:
         raise Mistakes(mistakes)
     return read
+
+
+def from_folder(value: Any, folder: str) -> Any:
+    """``value`` with the relative file names in its settings, however deep, taken from ``folder``."""
+    if isinstance(value, list):
+        return [from_folder(item, folder) for item in value]
+    if not attrs.has(type(value)):
+        return value
+    changes = {}
+    for field in attrs.fields(type(value)):
+        held = getattr(value, field.name)
+        changes[field.name] = (
+            _joined(folder, held) if field.metadata["is_path"] else from_folder(held, folder)
+        )
+    return attrs.evolve(value, **changes)
+
+
+def _joined(folder: str, held: Any) -> Any:
+    if isinstance(held, list):
+        return [os.path.join(folder, name) for name in held]
+    return None if held is None else os.path.join(folder, held)
 
 
 def unknown_key(key: object, known: Iterable[str]) -> str:
@@ -129,7 +152,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """``value`` as an error message shows it: short, on one line."""
-    text = repr(value)
+    text = "nothing" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -204,7 +227,7 @@ def one_of(*choices: str) -> Reader:
     return read
 
 
-def list_of(read: Reader) -> Reader:
+def list_of(read: Reader) -> Callable[[Any], list[Any]]:
     """A list whose items ``read`` reads, each with its own mistakes."""
 
     def read_list(value: Any) -> list[Any]:
@@ -224,7 +247,7 @@ def list_of(read: Reader) -> Reader:
     return read_list
 
 
-def mapping_of(read: Reader) -> Reader:
+def mapping_of(read: Reader) -> Callable[[Any], dict[str, Any]]:
     """A mapping with texts as keys, whose values ``read`` reads."""
 
     def read_mapping(value: Any) -> dict[str, Any]:
