@@ -128,9 +128,11 @@ def methods_of_generic_handler(generic_handler: Any) -> list[Method]:
             f"{generic_handler!r} does not tell its methods; "
             "use grpc.method_handlers_generic_handler(service, {name: handler})"
         )
-    return [
-        _method_of_handler(*path.lstrip("/").rsplit("/", 1), handler) for path, handler in by_path.items()
-    ]
+    methods = []
+    for path, handler in by_path.items():
+        service, name = _service_and_name(path)
+        methods.append(_method_of_handler(service, name, handler))
+    return methods
 
 
 def _service_and_name(path: str) -> tuple[str, str]:

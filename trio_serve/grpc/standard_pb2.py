@@ -1,0 +1,83 @@
+"""Written by protos/make_standard.py from the files named here; do not edit."""
+
+FILES = {
+    "grpc/health/v1/health.proto": (
+        b'\n\x1bgrpc/health/v1/health.proto\x12\x0egrpc.health.v1".\n\x12HealthCheckRequ'
+        b'est\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service"\xb1\x01\n\x13HealthCheckResponse\x12I\n\x06status\x18'
+        b'\x01 \x01(\x0e21.grpc.health.v1.HealthCheckResponse.ServingStatusR\x06status'
+        b'"O\n\rServingStatus\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07SERVING\x10\x01\x12\x0f\n\x0bNOT_SERVING\x10\x02\x12\x13\n\x0f'
+        b'SERVICE_UNKNOWN\x10\x03"\x13\n\x11HealthListRequest"\xc4\x01\n\x12HealthListResponse\x12L\n'
+        b'\x08statuses\x18\x01 \x03(\x0b20.grpc.health.v1.HealthListResponse.StatusesEntr'
+        b'yR\x08statuses\x1a`\n\rStatusesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x129\n\x05value\x18\x02 \x01(\x0b2#.'
+        b'grpc.health.v1.HealthCheckResponseR\x05value:\x028\x012\xfd\x01\n\x06Health\x12P\n\x05Chec'
+        b'k\x12".grpc.health.v1.HealthCheckRequest\x1a#.grpc.health.v1.HealthChe'
+        b'ckResponse\x12M\n\x04List\x12!.grpc.health.v1.HealthListRequest\x1a".grpc.hea'
+        b'lth.v1.HealthListResponse\x12R\n\x05Watch\x12".grpc.health.v1.HealthCheckR'
+        b'equest\x1a#.grpc.health.v1.HealthCheckResponse0\x01b\x06proto3'
+    ),
+    "grpc/reflection/v1/reflection.proto": (
+        b'\n#grpc/reflection/v1/reflection.proto\x12\x12grpc.reflection.v1"\xf3\x02\n\x17Se'
+        b'rverReflectionRequest\x12\x12\n\x04host\x18\x01 \x01(\tR\x04host\x12*\n\x10file_by_filename\x18\x03 '
+        b'\x01(\tH\x00R\x0efileByFilename\x126\n\x16file_containing_symbol\x18\x04 \x01(\tH\x00R\x14fileCon'
+        b'tainingSymbol\x12b\n\x19file_containing_extension\x18\x05 \x01(\x0b2$.grpc.reflecti'
+        b'on.v1.ExtensionRequestH\x00R\x17fileContainingExtension\x12B\n\x1dall_extensi'
+        b'on_numbers_of_type\x18\x06 \x01(\tH\x00R\x19allExtensionNumbersOfType\x12%\n\rlist_se'
+        b'rvices\x18\x07 \x01(\tH\x00R\x0clistServicesB\x11\n\x0fmessage_request"f\n\x10ExtensionRequ'
+        b"est\x12'\n\x0fcontaining_type\x18\x01 \x01(\tR\x0econtainingType\x12)\n\x10extension_number"
+        b'\x18\x02 \x01(\x05R\x0fextensionNumber"\xae\x04\n\x18ServerReflectionResponse\x12\x1d\n\nvalid_ho'
+        b'st\x18\x01 \x01(\tR\tvalidHost\x12V\n\x10original_request\x18\x02 \x01(\x0b2+.grpc.reflection.'
+        b'v1.ServerReflectionRequestR\x0foriginalRequest\x12f\n\x18file_descriptor_r'
+        b'esponse\x18\x04 \x01(\x0b2*.grpc.reflection.v1.FileDescriptorResponseH\x00R\x16fil'
+        b'eDescriptorResponse\x12r\n\x1eall_extension_numbers_response\x18\x05 \x01(\x0b2+.gr'
+        b'pc.reflection.v1.ExtensionNumberResponseH\x00R\x1ballExtensionNumbersR'
+        b"esponse\x12_\n\x16list_services_response\x18\x06 \x01(\x0b2'.grpc.reflection.v1.Lis"
+        b'tServiceResponseH\x00R\x14listServicesResponse\x12J\n\x0eerror_response\x18\x07 \x01(\x0b'
+        b'2!.grpc.reflection.v1.ErrorResponseH\x00R\rerrorResponseB\x12\n\x10message_'
+        b'response"L\n\x16FileDescriptorResponse\x122\n\x15file_descriptor_proto\x18\x01 \x03('
+        b'\x0cR\x13fileDescriptorProto"j\n\x17ExtensionNumberResponse\x12$\n\x0ebase_type_n'
+        b'ame\x18\x01 \x01(\tR\x0cbaseTypeName\x12)\n\x10extension_number\x18\x02 \x03(\x05R\x0fextensionNumb'
+        b'er"T\n\x13ListServiceResponse\x12=\n\x07service\x18\x01 \x03(\x0b2#.grpc.reflection.v1.'
+        b'ServiceResponseR\x07service"%\n\x0fServiceResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name"'
+        b'S\n\rErrorResponse\x12\x1d\n\nerror_code\x18\x01 \x01(\x05R\terrorCode\x12#\n\rerror_message'
+        b'\x18\x02 \x01(\tR\x0cerrorMessage2\x89\x01\n\x10ServerReflection\x12u\n\x14ServerReflectionInf'
+        b'o\x12+.grpc.reflection.v1.ServerReflectionRequest\x1a,.grpc.reflection'
+        b'.v1.ServerReflectionResponse(\x010\x01b\x06proto3'
+    ),
+    "grpc/reflection/v1alpha/reflection.proto": (
+        b'\n(grpc/reflection/v1alpha/reflection.proto\x12\x17grpc.reflection.v1al'
+        b'pha"\xf8\x02\n\x17ServerReflectionRequest\x12\x12\n\x04host\x18\x01 \x01(\tR\x04host\x12*\n\x10file_by_f'
+        b'ilename\x18\x03 \x01(\tH\x00R\x0efileByFilename\x126\n\x16file_containing_symbol\x18\x04 \x01(\tH'
+        b'\x00R\x14fileContainingSymbol\x12g\n\x19file_containing_extension\x18\x05 \x01(\x0b2).grp'
+        b'c.reflection.v1alpha.ExtensionRequestH\x00R\x17fileContainingExtension'
+        b'\x12B\n\x1dall_extension_numbers_of_type\x18\x06 \x01(\tH\x00R\x19allExtensionNumbersOf'
+        b'Type\x12%\n\rlist_services\x18\x07 \x01(\tH\x00R\x0clistServicesB\x11\n\x0fmessage_request"f'
+        b"\n\x10ExtensionRequest\x12'\n\x0fcontaining_type\x18\x01 \x01(\tR\x0econtainingType\x12)\n\x10e"
+        b'xtension_number\x18\x02 \x01(\x05R\x0fextensionNumber"\xc7\x04\n\x18ServerReflectionRespo'
+        b'nse\x12\x1d\n\nvalid_host\x18\x01 \x01(\tR\tvalidHost\x12[\n\x10original_request\x18\x02 \x01(\x0b20.g'
+        b'rpc.reflection.v1alpha.ServerReflectionRequestR\x0foriginalRequest\x12'
+        b'k\n\x18file_descriptor_response\x18\x04 \x01(\x0b2/.grpc.reflection.v1alpha.File'
+        b'DescriptorResponseH\x00R\x16fileDescriptorResponse\x12w\n\x1eall_extension_nu'
+        b'mbers_response\x18\x05 \x01(\x0b20.grpc.reflection.v1alpha.ExtensionNumberRe'
+        b'sponseH\x00R\x1ballExtensionNumbersResponse\x12d\n\x16list_services_response\x18'
+        b'\x06 \x01(\x0b2,.grpc.reflection.v1alpha.ListServiceResponseH\x00R\x14listServi'
+        b'cesResponse\x12O\n\x0eerror_response\x18\x07 \x01(\x0b2&.grpc.reflection.v1alpha.Er'
+        b'rorResponseH\x00R\rerrorResponseB\x12\n\x10message_response"L\n\x16FileDescript'
+        b'orResponse\x122\n\x15file_descriptor_proto\x18\x01 \x03(\x0cR\x13fileDescriptorProto"j'
+        b'\n\x17ExtensionNumberResponse\x12$\n\x0ebase_type_name\x18\x01 \x01(\tR\x0cbaseTypeName\x12'
+        b')\n\x10extension_number\x18\x02 \x03(\x05R\x0fextensionNumber"Y\n\x13ListServiceRespons'
+        b'e\x12B\n\x07service\x18\x01 \x03(\x0b2(.grpc.reflection.v1alpha.ServiceResponseR\x07se'
+        b'rvice"%\n\x0fServiceResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name"S\n\rErrorResponse\x12\x1d\n'
+        b'\nerror_code\x18\x01 \x01(\x05R\terrorCode\x12#\n\rerror_message\x18\x02 \x01(\tR\x0cerrorMessag'
+        b'e2\x93\x01\n\x10ServerReflection\x12\x7f\n\x14ServerReflectionInfo\x120.grpc.reflection'
+        b'.v1alpha.ServerReflectionRequest\x1a1.grpc.reflection.v1alpha.Serve'
+        b'rReflectionResponse(\x010\x01b\x06proto3'
+    ),
+    "serve.proto": (
+        b'\n\x0bserve.proto\x12\tray.serve"\x19\n\x17ListApplicationsRequest"G\n\x18ListAppli'
+        b'cationsResponse\x12+\n\x11application_names\x18\x01 \x03(\tR\x10applicationNames"\x10\n\x0e'
+        b'HealthzRequest"+\n\x0fHealthzResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message2\xb3\x01\n\x12'
+        b'RayServeAPIService\x12[\n\x10ListApplications\x12".ray.serve.ListApplicati'
+        b'onsRequest\x1a#.ray.serve.ListApplicationsResponse\x12@\n\x07Healthz\x12\x19.ray'
+        b'.serve.HealthzRequest\x1a\x1a.ray.serve.HealthzResponseb\x06proto3'
+    ),
+}
