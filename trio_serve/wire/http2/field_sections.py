@@ -1,0 +1,179 @@
+"""Field sections: from a field block to its validated fields, remembering what peers repeat.
+
+A gRPC peer sends nearly the same block with every call, so three memos stand before the decoder, each
+bounded by ``header_memo_blocks``:
+
+    whole block              the same octets against the same table: the very same FieldBlock
+    leading indexed octets   the same prefix against the same table; only the literals after it are read
+                             (C-core's way of writing)
+    leading indexed fields   the same by content, when the table has moved on (grpc-go's way)
+
+A block that changed the table is never remembered by its octets: read again, it would mean something else.
+
+Source: RFC 9113 sections 4.3, 8.2 and 8.3.
+Knows nothing of streams.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import TypeVar
+
+from .field_rules import Malformed, PlainFields, check_request, check_response, check_trailers
+from .header_tables import ENTRY_OVERHEAD, Fields
+from .hpack_decoder import Decoder
+from .limits import Limits
+
+_Key = TypeVar("_Key")
+
+_INDEXED_RUN = re.compile(rb"[\x81-\xfe]*").match
+_MEMO_BLOCK_BYTES = 512  # a longer block is rarely a repeated one, and would be held for nothing
+
+
+class Section(Enum):
+    """Which rules a section answers to."""
+
+    REQUEST = "request"
+    RESPONSE = "response"
+    TRAILERS = "trailers"
+
+
+class OverSize(Exception):
+    """The decoded list is over ``header_list_bytes_max``; the decoder is in step all the same."""
+
+
+class FieldBlock:
+    """A decoded, validated field section.
+
+    Equal blocks come back as the same object as long as the memo holds them, so whoever reads one
+    leaves what it made of it in ``reading``.  When the leading part equals an earlier block, that very
+    object is ``prefix``, and ``tail`` holds the fields that are new.
+    """
+
+    __slots__ = ("content_length", "fields", "prefix", "reading", "size", "status", "tail")
+
+    def __init__(self, fields: Fields, size: int, content_length: int | None = None, status: int = 0) -> None:
+        self.fields = fields
+        self.size = size  # as a header list: octets of names and values, and 32 a field
+        self.content_length = content_length
+        self.status = status  # a response's; 0 in other sections
+        self.prefix: FieldBlock | None = None
+        self.tail: Fields = ()
+        self.reading: object | None = None
+
+    def __repr__(self) -> str:
+        return f"FieldBlock({self.fields!r})"
+
+
+class SectionReader:
+    """Reads sections of one kind on one connection."""
+
+    __slots__ = (
+        "_contents",
+        "_decoder",
+        "_list_bytes_max",
+        "_memo_blocks",
+        "_plain",
+        "_prefixes",
+        "_section",
+        "known",
+    )
+
+    def __init__(self, section: Section, decoder: Decoder, limits: Limits) -> None:
+        self._section = section
+        self._decoder = decoder
+        self._list_bytes_max = limits.header_list_bytes_max
+        self._memo_blocks = limits.header_memo_blocks
+        self._plain = PlainFields()
+        self.known: dict[bytes, FieldBlock] = {}
+        self._prefixes: dict[bytes, FieldBlock] = {}
+        self._contents: dict[Fields, FieldBlock] = {}
+        decoder.memos += [self.known, self._prefixes]
+
+    def read(self, block: bytes) -> FieldBlock:
+        """Decode and check ``block``.
+
+        Raises:
+            HpackError: the connection cannot go on.
+            Malformed, OverSize: the stream cannot; the decoder is in step.
+        """
+        known = self.known.get(block)
+        if known is not None:
+            return known
+        prefix = self._prefix(block)
+        remember = self._memo_blocks and len(block) <= _MEMO_BLOCK_BYTES
+        if remember and prefix is not None and prefix[1] == len(block):
+            return _remember(self.known, block, prefix[0], self._memo_blocks)
+        tables = self._decoder.changes
+        found = self._read_anew(block) if prefix is None else self._extend(prefix[0], block, prefix[1])
+        if remember and tables == self._decoder.changes:
+            _remember(self.known, block, found, self._memo_blocks)
+        return found
+
+    def _prefix(self, block: bytes) -> tuple[FieldBlock, int] | None:
+        """What is known of the indexed fields that lead ``block``, and where they end."""
+        run = _INDEXED_RUN(block)
+        end = run.end() if run is not None else 0
+        if not end or self._decoder.update_due or not self._memo_blocks:
+            return None
+        octets = block[:end]
+        prefix = self._prefixes.get(octets)
+        if prefix is None:
+            field = self._decoder.field
+            fields = tuple([field(octet & 0x7F) for octet in octets])
+            prefix = self._contents.get(fields)
+            if prefix is None:
+                size = _list_size(fields)
+                if size > self._list_bytes_max:
+                    return None
+                try:
+                    prefix = self._checked(fields, size)
+                except Malformed:
+                    return None  # not complete by itself; the whole block may well be
+                _remember(self._contents, fields, prefix, self._memo_blocks)
+            _remember(self._prefixes, octets, prefix, self._memo_blocks)
+        return prefix, end
+
+    def _extend(self, prefix: FieldBlock, block: bytes, position: int) -> FieldBlock:
+        decoded, size = self._decoder.decode(block, position, self._list_bytes_max - prefix.size)
+        size += prefix.size
+        if size > self._list_bytes_max:
+            raise self._over_size(size)
+        tail = tuple(decoded)
+        if not self._plain.passes(tail):
+            return self._checked(prefix.fields + tail, size)
+        found = FieldBlock(prefix.fields + tail, size, prefix.content_length, prefix.status)
+        found.prefix = prefix
+        found.tail = tail
+        return found
+
+    def _read_anew(self, block: bytes) -> FieldBlock:
+        decoded, size = self._decoder.decode(block, 0, self._list_bytes_max)
+        if size > self._list_bytes_max:
+            raise self._over_size(size)
+        return self._checked(tuple(decoded), size)
+
+    def _checked(self, fields: Fields, size: int) -> FieldBlock:
+        if self._section is Section.REQUEST:
+            return FieldBlock(fields, size, check_request(fields))
+        if self._section is Section.RESPONSE:
+            status, content_length = check_response(fields)
+            return FieldBlock(fields, size, content_length, status)
+        check_trailers(fields)
+        return FieldBlock(fields, size)
+
+    def _over_size(self, size: int) -> OverSize:
+        limit = f"header_list_bytes_max={self._list_bytes_max}"
+        return OverSize(f"{self._section.value} header list of {size} bytes is over {limit}")
+
+
+def _list_size(fields: Fields) -> int:
+    return sum([len(name) + len(value) + ENTRY_OVERHEAD for name, value in fields])
+
+
+def _remember(memo: dict[_Key, FieldBlock], key: _Key, block: FieldBlock, bound: int) -> FieldBlock:
+    if len(memo) >= bound:
+        memo.clear()
+    memo[key] = block
+    return block

@@ -1,0 +1,265 @@
+"""Sending: headers, data and whole replies, as far as the windows let them.
+
+    send_reply ---> windows open: one piece of bytes, HEADERS DATA HEADERS
+               '-> else: send_headers, send_data, send_headers
+    send_data ----> windows open: a DATA frame
+               '-> else: the stream's queue, in ``waiting``  -- WINDOW_UPDATE, SETTINGS --> flush
+
+Trailers queue behind unsent DATA, and are encoded only when they leave: the peer decodes blocks in the
+order in which it gets them.  What is sent on a stream that is gone is dropped, because the peer's reset
+and our answer may always cross.
+
+Source: RFC 9113 sections 5.2, 6.1, 6.2, 6.9.
+Knows nothing of what the peer may do with it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .errors import ConnectionClosing, ErrorCode, TooManyStreams
+from .frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    STREAM_ID_MAX,
+    goaway_frame,
+    headers_frames,
+    pack_frame_header,
+    ping_frame,
+    rst_stream_frame,
+)
+from .header_tables import Fields
+from .state import ConnectionState, Role
+from .states import AFTER_SENT_END, CLOSED
+from .streams import Stream, StreamReceiver, Unsent
+from .windows import Window
+
+
+def open_stream(
+    state: ConnectionState, fields: Fields, receiver: StreamReceiver, end_stream: bool = False
+) -> Stream:
+    """Client: send a request's headers.
+
+    Raises:
+        TooManyStreams: the server's SETTINGS_MAX_CONCURRENT_STREAMS is reached.
+        ConnectionClosing: the connection takes no new stream.
+    """
+    if state.role is not Role.CLIENT:
+        raise RuntimeError("a server opens no streams: it never pushes")
+    if state.closed is not None or state.goaway_from_peer is not None:
+        raise ConnectionClosing("the connection ended" if state.closed else "the server sent GOAWAY")
+    if len(state.streams) >= state.peer.streams_max:
+        raise TooManyStreams(f"the server allows {state.peer.streams_max} streams, and as many are open")
+    stream_id = state.highest_id + 2 if state.highest_id else 1
+    if stream_id > STREAM_ID_MAX:
+        raise ConnectionClosing("the connection has used all its stream ids")
+    state.highest_id = stream_id
+    state.streams_opened += 1
+    stream = state.streams[stream_id] = Stream(stream_id, receiver)
+    stream.bodiless = (b":method", b"HEAD") in fields
+    _emit_headers(state, stream, fields, end_stream)
+    return stream
+
+
+def send_headers(state: ConnectionState, stream: Stream, fields: Fields, end_stream: bool = False) -> None:
+    """Send response headers or trailers; behind what the stream still holds unsent."""
+    if stream.state not in AFTER_SENT_END:
+        return
+    if stream.queue:
+        stream.queue.append(Unsent(None, fields, end_stream))
+    else:
+        _emit_headers(state, stream, fields, end_stream)
+
+
+def send_data(state: ConnectionState, stream: Stream, data: bytes, end_stream: bool = False) -> None:
+    """Send ``data`` as far as the windows allow, and keep the rest in the stream; never waits.
+
+    ``stream.unsent`` tells how much is kept.  Above ``send_high_water`` the caller should stop until
+    the receiver's ``writable``.
+    """
+    if stream.state not in AFTER_SENT_END:
+        return
+    size = len(data)
+    if not stream.queue and size <= state.peer.frame_bytes_max and size <= state.send_window.available:
+        window = stream.send_window
+        if window is None:
+            window = stream.send_window = Window(state.peer.initial_window)
+        if size <= window.available or not size:
+            window.available -= size
+            state.send_window.available -= size
+            state.data_frames_sent += 1
+            state.pieces += (
+                pack_frame_header(size << 8 | DATA, END_STREAM if end_stream else 0, stream.id),
+                data,
+            )
+            state.unsent += 9 + size
+            if end_stream:
+                _sent_end(state, stream)
+            return
+    if stream.queue is None:
+        stream.queue = deque()
+    stream.queue.append(Unsent(memoryview(data), None, end_stream))
+    stream.unsent += size
+    state.waiting[stream.id] = stream
+    _send_queued(state, stream)
+    stream.congested = stream.unsent > state.limits.send_high_water
+
+
+def send_reply(
+    state: ConnectionState, stream: Stream, headers: Fields, data: bytes, trailers: Fields
+) -> None:
+    """Send a whole unary answer: headers, one DATA, trailers with END_STREAM."""
+    following = AFTER_SENT_END.get(stream.state)
+    if following is None:
+        return
+    size = len(data)
+    window = stream.send_window
+    peer = state.peer
+    if (
+        stream.queue
+        or size > state.send_window.available
+        or size > (peer.initial_window if window is None else window.available)
+        or size > peer.frame_bytes_max
+    ):
+        _send_reply_in_parts(state, stream, headers, data, trailers)
+        return
+    opening = state.encoder.encode(headers)
+    closing = state.encoder.encode(trailers)
+    stream_id = stream.id
+    piece = b"".join(
+        (
+            pack_frame_header(len(opening) << 8 | HEADERS, END_HEADERS, stream_id),
+            opening,
+            pack_frame_header(size << 8 | DATA, 0, stream_id),
+            data,
+            pack_frame_header(len(closing) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
+            closing,
+        )
+    )
+    state.send_window.available -= size
+    state.data_frames_sent += 1
+    state.pieces.append(piece)
+    state.unsent += len(piece)
+    stream.state = following
+    if following is CLOSED:
+        state.drop(stream)
+
+
+def _send_reply_in_parts(
+    state: ConnectionState, stream: Stream, headers: Fields, data: bytes, trailers: Fields
+) -> None:
+    send_headers(state, stream, headers)
+    send_data(state, stream, data)
+    send_headers(state, stream, trailers, end_stream=True)
+
+
+def reset_stream(state: ConnectionState, stream: Stream, code: ErrorCode) -> None:
+    """End ``stream`` at once with RST_STREAM; its receiver, who knows, is not told."""
+    if stream.state is CLOSED:
+        return
+    state.queue(rst_stream_frame(stream.id, code))
+    state.closed_streams.note_reset(stream.id, by_us=True)
+    state.drop(stream)
+
+
+def send_ping(state: ConnectionState, payload: bytes) -> None:
+    """``payload`` is 8 octets; they come back in ``ping_acknowledged``."""
+    if len(payload) != 8:
+        raise ValueError(f"a PING carries 8 octets, not {len(payload)}")
+    if state.closed is None:
+        state.queue(ping_frame(payload))
+
+
+def send_goaway(
+    state: ConnectionState,
+    code: ErrorCode = ErrorCode.NO_ERROR,
+    last_stream_id: int | None = None,
+    debug: bytes = b"",
+) -> None:
+    """Tell the peer to open no stream above ``last_stream_id``; None is the highest there is.
+
+    A server that drains first sends 2^31-1, which refuses nothing yet, and a round trip later None:
+    streams that the client opened in between are still served.
+    """
+    if state.closed is not None:
+        return
+    if state.role is Role.CLIENT:
+        last_stream_id = 0  # the server opens none
+    elif last_stream_id is None:
+        last_stream_id = min(state.highest_id, state.accept_up_to)
+    state.accept_up_to = min(state.accept_up_to, last_stream_id)
+    state.queue(goaway_frame(last_stream_id, code, debug))
+
+
+def flush(state: ConnectionState) -> None:
+    """Windows have grown: send what waits, a frame a stream in turn."""
+    while state.waiting and state.send_window.available > 0:
+        sent = False
+        for stream in list(state.waiting.values()):
+            if stream.queue is not None:
+                sent = _send_queued(state, stream, frames=1) or sent
+        if not sent:
+            return
+
+
+def _send_queued(state: ConnectionState, stream: Stream, frames: int | None = None) -> bool:
+    """Send from the head of the queue, at most ``frames`` DATA frames; whether anything was sent."""
+    if stream.send_window is None:
+        stream.send_window = Window(state.peer.initial_window)
+    sent = False
+    while stream.queue:
+        unsent = stream.queue[0]
+        if unsent.data is not None:
+            if frames == 0 or not _emit_data(state, stream, stream.send_window, unsent):
+                break
+            frames = None if frames is None else frames - 1
+        else:
+            stream.queue.popleft()
+            _emit_headers(state, stream, unsent.trailers or (), unsent.end_stream)
+        sent = True
+    if not stream.queue:
+        state.waiting.pop(stream.id, None)
+    if stream.congested and stream.unsent <= state.limits.send_low_water:
+        stream.congested = False
+        stream.receiver.writable()
+    return sent
+
+
+def _emit_data(state: ConnectionState, stream: Stream, window: Window, unsent: Unsent) -> bool:
+    """Send as much of ``unsent`` as one frame and the windows hold; False when that is nothing."""
+    data = unsent.data
+    assert data is not None and stream.queue is not None
+    size = min(len(data), state.peer.frame_bytes_max, window.available, state.send_window.available)
+    if size <= 0 and len(data):
+        return False
+    whole = size == len(data)
+    end_stream = unsent.end_stream and whole
+    if size:
+        window.take(size)
+        state.send_window.take(size)
+    state.data_frames_sent += 1
+    state.queue(pack_frame_header(size << 8 | DATA, END_STREAM if end_stream else 0, stream.id))
+    state.queue(bytes(data[:size]))
+    stream.unsent -= size
+    if whole:
+        stream.queue.popleft()
+    else:
+        unsent.data = data[size:]
+    if end_stream:
+        _sent_end(state, stream)
+    return True
+
+
+def _emit_headers(state: ConnectionState, stream: Stream, fields: Fields, end_stream: bool) -> None:
+    block = state.encoder.encode(fields)
+    state.queue(headers_frames(stream.id, block, end_stream, state.peer.frame_bytes_max))
+    if end_stream:
+        _sent_end(state, stream)
+
+
+def _sent_end(state: ConnectionState, stream: Stream) -> None:
+    stream.state = AFTER_SENT_END[stream.state]
+    if stream.state is CLOSED:
+        state.drop(stream)

@@ -1,0 +1,134 @@
+"""A stream, and what is remembered of streams that are gone.
+
+Source: RFC 9113 section 5.
+Knows nothing of frames.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from enum import Enum
+from typing import Protocol
+
+from .errors import StreamEnded
+from .field_sections import FieldBlock
+from .header_tables import Fields
+from .states import OPEN, State
+from .windows import ReceiveWindow, Window
+
+_SKIPPED_RANGES_MAX = 64
+
+
+class StreamReceiver(Protocol):
+    """What one stream reports to.  Calls are synchronous; they must neither raise nor wait.
+
+    They may call the connection's sending methods, for this stream or another.
+    """
+
+    def headers_received(self, block: FieldBlock, end_stream: bool) -> None:
+        """Client: the final response headers, then perhaps trailers.  Server: trailers."""
+
+    def data_received(self, data: bytes, end_stream: bool) -> None:
+        """The content of a DATA frame; ``acknowledge`` its length once it is consumed."""
+
+    def writable(self) -> None:
+        """``unsent`` was over ``send_high_water`` and has fallen to ``send_low_water`` or less."""
+
+    def reset(self, error: StreamEnded) -> None:
+        """The stream ended in another way than END_STREAM both ways or our own ``reset_stream``; once."""
+
+
+class Stream:
+    """One request and its response.
+
+    ``receive_window`` and ``send_window`` are None as long as they stand at the initial size: most
+    streams carry one message each way and never need a window of their own.
+    """
+
+    __slots__ = (
+        "bodiless",
+        "congested",
+        "content_left",
+        "headers_received",
+        "id",
+        "queue",
+        "receive_window",
+        "receiver",
+        "send_window",
+        "state",
+        "unacknowledged",
+        "unsent",
+    )
+
+    def __init__(self, stream_id: int, receiver: StreamReceiver) -> None:
+        self.id = stream_id
+        self.state: State = OPEN
+        self.receiver = receiver
+        self.headers_received = False  # the peer's request or final response headers
+        self.bodiless = False  # the response to HEAD: its content-length counts nothing
+        self.content_left: int | None = None  # what content-length still promises
+        self.unacknowledged = 0  # octets received, counted against the windows, not yet given back
+        self.receive_window: ReceiveWindow | None = None
+        self.send_window: Window | None = None
+        self.unsent = 0  # octets of DATA that wait for a window
+        self.congested = False  # unsent went over the high water mark
+        self.queue: deque[Unsent] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} {self.state.name}>"
+
+
+class Unsent:
+    """A DATA or a trailing HEADERS that waits for its turn; trailers are encoded only when they leave."""
+
+    __slots__ = ("data", "end_stream", "trailers")
+
+    def __init__(self, data: memoryview | None, trailers: Fields | None, end_stream: bool) -> None:
+        self.data = data
+        self.trailers = trailers
+        self.end_stream = end_stream
+
+
+class Ending(Enum):
+    """How a stream that is not in the table came to be closed."""
+
+    ENDED = "END_STREAM passed both ways"
+    RESET_BY_PEER = "the peer reset it"
+    RESET_BY_US = "we reset it"
+    SKIPPED = "the peer never opened it, and opened a higher one"
+
+
+class ClosedStreams:
+    """Tells how a closed stream ended, which decides what a late frame on it means.
+
+    Only the exceptions are kept, so a stream that ended well costs nothing; both memories are bounded,
+    and what they lost counts as ended.
+    """
+
+    __slots__ = ("_resets", "_resets_max", "_skipped")
+
+    def __init__(self, resets_max: int) -> None:
+        self._resets: dict[int, Ending] = {}
+        self._resets_max = resets_max
+        self._skipped: list[tuple[int, int]] = []
+
+    def note_reset(self, stream_id: int, by_us: bool) -> None:
+        resets = self._resets
+        resets.pop(stream_id, None)
+        resets[stream_id] = Ending.RESET_BY_US if by_us else Ending.RESET_BY_PEER
+        if len(resets) > self._resets_max:
+            del resets[next(iter(resets))]
+
+    def note_skipped(self, first: int, last: int) -> None:
+        self._skipped.append((first, last))
+        del self._skipped[:-_SKIPPED_RANGES_MAX]
+
+    def ending(self, stream_id: int) -> Ending:
+        reset = self._resets.get(stream_id)
+        if reset is not None:
+            return reset
+        place = bisect_right(self._skipped, (stream_id, stream_id + 1)) - 1
+        if place >= 0 and self._skipped[place][0] <= stream_id <= self._skipped[place][1]:
+            return Ending.SKIPPED
+        return Ending.ENDED
