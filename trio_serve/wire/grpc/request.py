@@ -35,7 +35,11 @@ class GrpcRefusal(NamedTuple):
 
 
 class RequestHead(NamedTuple):
-    """What the header fields of one call say.  A value: it may be kept and shared between calls."""
+    """What the header fields of one call say.  A value: it may be kept and shared between calls.
+
+    ``problem`` is why the request cannot be served: with further fields it may go, as when they
+    bring the content-type; a ``bad_field`` stays.
+    """
 
     http_method: str = ""
     path: str = ""
@@ -45,6 +49,7 @@ class RequestHead(NamedTuple):
     encoding: str = "identity"
     accept_encoding: tuple[str, ...] = ()
     metadata: Metadata = ()
+    bad_field: GrpcRefusal | None = None
     problem: HttpRefusal | GrpcRefusal | None = None
 
     def with_tail(self, tail: Fields) -> "RequestHead":
@@ -85,9 +90,18 @@ def read_request(block: FieldBlock) -> RequestHead:
 
 
 def _read(base: RequestHead, fields: Fields) -> RequestHead:
-    http_method, path, authority, content_type, timeout_s, encoding, accept_encoding, metadata, problem = base
-    if type(problem) is HttpRefusal:
-        problem = None  # the fields that were missing may be among these
+    (
+        http_method,
+        path,
+        authority,
+        content_type,
+        timeout_s,
+        encoding,
+        accept_encoding,
+        metadata,
+        bad_field,
+        _,
+    ) = base
     extra = []
     for field in fields:
         name, value = field
@@ -97,7 +111,7 @@ def _read(base: RequestHead, fields: Fields) -> RequestHead:
             try:
                 timeout_s = decode_timeout(value)
             except ValueError as error:
-                problem = problem or GrpcRefusal(Status.INTERNAL, str(error))
+                bad_field = bad_field or GrpcRefusal(Status.INTERNAL, str(error))
         elif name == b":method":
             http_method = to_text(value)
         elif name == b":path":
@@ -114,16 +128,23 @@ def _read(base: RequestHead, fields: Fields) -> RequestHead:
         try:
             metadata += decode_metadata(extra)
         except ValueError as error:
-            problem = problem or GrpcRefusal(Status.INTERNAL, str(error))
+            bad_field = bad_field or GrpcRefusal(Status.INTERNAL, str(error))
+    problem: HttpRefusal | GrpcRefusal | None = bad_field
     if encoding not in ENCODINGS:
-        problem = problem or GrpcRefusal(
-            Status.UNIMPLEMENTED,
-            f"request messages come as grpc-encoding {encoding!r}; this server takes {', '.join(ENCODINGS)}",
-        )
+        problem = problem or _encoding_refusal(encoding)
     if http_method != "POST" or content_type != "application/grpc":
         problem = _http_refusal(http_method, content_type) or problem
     return RequestHead(
-        http_method, path, authority, content_type, timeout_s, encoding, accept_encoding, metadata, problem
+        http_method,
+        path,
+        authority,
+        content_type,
+        timeout_s,
+        encoding,
+        accept_encoding,
+        metadata,
+        bad_field,
+        problem,
     )
 
 
@@ -140,6 +161,14 @@ def _http_refusal(http_method: str, content_type: str) -> HttpRefusal | None:
     if http_method != "POST":
         return HttpRefusal(405, f"gRPC calls are POST requests, not {http_method}.\n")
     return None
+
+
+def _encoding_refusal(encoding: str) -> GrpcRefusal:
+    known = ", ".join(ENCODINGS)
+    return GrpcRefusal(
+        Status.UNIMPLEMENTED,
+        f"request messages come as grpc-encoding {encoding!r}; this server takes {known}",
+    )
 
 
 def request_prefix(
