@@ -1,0 +1,256 @@
+"""An actor: a nursery of parked workers that serve envelopes, so many at a time and no more.
+
+    deliver ──> an idle worker, rescheduled with the envelope
+            ├─> a new worker, while fewer than max_ongoing envelopes are counted
+            └─> the mailbox, which refuses when it is full
+    slot freed ──> the mailbox's oldest envelope goes to an idle worker
+
+Starting a task costs more than a small call's whole work, so a worker that has finished parks itself and
+is woken with the next envelope; each call still has its own context and its own cancellation.  A worker
+keeps one cancel scope over many calls and replaces it only after it was cancelled.
+
+The slot of an envelope is free when the envelope has *ended* (see ``envelope``), not when it is answered.
+
+Knows Trio only: what ``serve`` does with an envelope is its own affair.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Any
+
+import outcome
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_task_rescheduled
+
+from trio_serve.actors.envelope import Envelope
+from trio_serve.actors.errors import ActorStopped, DeadlinePassed, HandlerExited
+from trio_serve.actors.mailbox import Mailbox
+
+_log = logging.getLogger("trio_serve.actors")
+
+Serve = Callable[[Envelope], Awaitable[Any]]
+
+
+class Actor:
+    """Serves envelopes with ``serve``, at most ``max_ongoing`` at a time.
+
+    What ``serve`` returns is the answer, and what it raises is the answer too; it may also answer earlier
+    itself, with ``envelope.finish``.  Nothing that it raises ends the actor, ``KeyboardInterrupt`` apart.
+    """
+
+    def __init__(self, name: str, serve: Serve, max_ongoing: int, mailbox: Mailbox) -> None:
+        self.name = name
+        self.serve = serve
+        self.max_ongoing = max_ongoing
+        self.mailbox = mailbox
+        self.ongoing = 0
+        self.receiving = False
+        self._idle: list[Task] = []
+        self._nursery: trio.Nursery | None = None
+        self._became_idle = trio.Event()
+        self._stop = trio.Event()
+        self._stopped = trio.Event()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an envelope delivered now would be started at once."""
+        return self.receiving and self.ongoing < self.max_ongoing
+
+    # -- delivery --------------------------------------------------------------------------------------
+
+    def deliver(self, envelope: Envelope) -> None:
+        """Start serving ``envelope``, or queue it when there is no room; never waits.
+
+        Raises:
+            MailboxFull, MailboxClosed: from the mailbox; the envelope is as it was.
+        """
+        if self.receiving and self.ongoing < self.max_ongoing:
+            self._give(envelope)
+        else:
+            self.mailbox.put_nowait(envelope)
+
+    def _give(self, envelope: Envelope) -> None:
+        self.ongoing += 1
+        envelope.owner = self
+        if self._idle:
+            task = self._idle.pop()
+            task.context = envelope.context
+            reschedule(task, outcome.Value(envelope))
+        else:
+            assert self._nursery is not None
+            self._nursery.start_soon(_Worker(self, envelope).run, name=self.name)
+
+    def pull(self) -> None:
+        """Take from the mailbox as long as there is room."""
+        while self.receiving and self.ongoing < self.max_ongoing and self.mailbox:
+            envelope = self.mailbox.take_nowait()
+            if envelope is None:
+                return
+            self._give(envelope)
+
+    def slot_freed(self) -> None:
+        self.ongoing -= 1
+        if self.mailbox:
+            self.pull()
+        if not self.ongoing:
+            self._became_idle.set()
+
+    def resize(self, max_ongoing: int) -> None:
+        """Change how many envelopes are served at a time; those above a lower number finish first."""
+        self.max_ongoing = max_ongoing
+        self.pull()
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until ``stop``; cancelling it answers what is at work with ``ActorStopped``.
+
+        Raises:
+            ActorStopped: something other than ``stop`` ended the actor's tasks: user code cancelled its
+                nursery.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.receiving = True
+                task_status.started()
+                self.pull()
+                await self._stop.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.receiving = False
+            self._nursery = None
+            self._idle.clear()
+            self._stopped.set()
+        if not self._stop.is_set():
+            raise ActorStopped(f"{self.name}: its tasks were cancelled from within")
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is at work and, while the actor receives, nothing waits in its mailbox."""
+        await trio.lowlevel.checkpoint()
+        while self.ongoing or (self.receiving and self.mailbox):
+            self._became_idle = trio.Event()
+            await self._became_idle.wait()
+
+    async def stop(self, grace_s: float = 0.0) -> None:
+        """Receive no more, wait up to ``grace_s`` seconds for what is at work, then cancel it.
+
+        What waits in the mailbox stays there, for the actors that share it or for the mailbox's owner.
+        Cancelling this ends the wait and skips the rest of the grace.
+        """
+        self.receiving = False
+        try:
+            with trio.move_on_after(grace_s):
+                await self.wait_idle()
+        finally:
+            self._stop.set()
+        if self._nursery is not None:
+            await self._stopped.wait()
+
+    def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run a background task of this actor's own; an error that it lets out ends the actor.
+
+        Raises:
+            ActorStopped: the actor is not running.
+        """
+        if self._nursery is None:
+            raise ActorStopped(f"{self.name} is not running")
+        self._nursery.start_soon(async_fn, *args)
+
+
+class _Worker:
+    """One task that serves one envelope after another."""
+
+    __slots__ = ("actor", "envelope", "task")
+
+    def __init__(self, actor: Actor, first: Envelope) -> None:
+        self.actor = actor
+        self.envelope: Envelope | None = first
+        self.task: Task
+
+    async def run(self) -> None:
+        self.task = current_task()
+        home = self.task.context
+        while True:
+            failure: BaseException | None = None
+            try:
+                with trio.CancelScope() as scope:
+                    await self._serve_until_cancelled(scope)
+            except BaseException as error:
+                failure = error
+            self.task.context = home
+            if self.envelope is None:
+                if failure is not None:  # cancelled while parked: the actor is ending
+                    raise failure
+                continue
+            envelope, self.envelope = self.envelope, None
+            envelope.stop()
+            try:
+                self._answer_failure(envelope, failure)
+            finally:
+                del failure  # its traceback holds this frame
+                envelope.release()
+
+    async def _serve_until_cancelled(self, scope: trio.CancelScope) -> None:
+        """Serve within ``scope``; a cancel or an error leaves the envelope in ``self.envelope``."""
+        actor, task, serve = self.actor, self.task, self.actor.serve
+        home = task.context
+        idle = actor._idle
+
+        def leave(_: RaiseCancelT) -> Abort:
+            idle.remove(task)
+            return Abort.SUCCEEDED
+
+        envelope = self.envelope
+        if envelope is not None:
+            # A new worker: its first step ran in the context of whoever delivered.
+            task.context = envelope.context
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        while True:
+            if envelope is None:
+                idle.append(task)
+                envelope = self.envelope = await wait_task_rescheduled(leave)
+                assert envelope is not None
+            if envelope.start(scope):
+                result = await serve(envelope)
+                envelope.stop()
+                envelope.finish(outcome.Value(result))
+            if envelope.deadline != inf:
+                scope.deadline = inf
+            task.context = home
+            self.envelope = None
+            envelope.release()
+            envelope = None
+            # If the scope was cancelled all the same, as the work was about to return, the next
+            # wait says so with no envelope in hand.
+
+    def _answer_failure(self, envelope: Envelope, failure: BaseException | None) -> None:
+        if failure is None:
+            # The scope caught its own cancellation: by ``cancel``, which has answered, or by the deadline.
+            envelope.cancel(DeadlinePassed("the deadline passed while the call was at work"))
+        elif isinstance(failure, KeyboardInterrupt):
+            envelope.cancel(ActorStopped(f"{self.actor.name} was interrupted from the keyboard"))
+            raise failure
+        elif _is_cancellation(failure):
+            # From outside the scope: the actor is being cancelled, and the next wait will say so again.
+            envelope.cancel(ActorStopped(f"{self.actor.name} was stopped while it served this call"))
+        elif not envelope.finish(outcome.Error(_single(failure, self.actor.name))):
+            _log.debug("%s: an error after the answer", self.actor.name, exc_info=failure)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(trio.Cancelled) is not None
+    return isinstance(error, trio.Cancelled)
+
+
+def _single(error: BaseException, name: str) -> Exception:
+    """The one error that a caller should see: groups of one are opened, exits become errors."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, Exception):
+        return error
+    exited = HandlerExited(f"{name}: the handler raised {error!r}, which ends this call and nothing else")
+    exited.__cause__ = error
+    return exited
