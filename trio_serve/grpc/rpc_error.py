@@ -127,6 +127,16 @@ def unpack_details(details_bin: bytes) -> list[Any]:
     return [_unpack(any_pb2.Any(type_url=one.type_url, value=one.value)) for one in packed]
 
 
+def pack_details(status: Status, message: str, details: Iterable[Any]) -> bytes:
+    """The ``grpc-status-details-bin`` value that carries ``details``, protobuf messages; the other way round."""
+    rich = _rich_status()(code=status.value, message=message)
+    for one in details:
+        packed = rich.details.add()
+        packed.type_url = f"type.googleapis.com/{one.DESCRIPTOR.full_name}"
+        packed.value = one.SerializeToString()
+    return bytes(rich.SerializeToString())
+
+
 def _unpack(packed: any_pb2.Any) -> Any:
     try:
         descriptor = descriptor_pool.Default().FindMessageTypeByName(packed.TypeName())

@@ -1,0 +1,100 @@
+"""The messages that came on one stream and wait to be taken.
+
+    DATA --> put() --> | chunk | chunk |  --> MessageReader --> | message | --> take() --> the call
+                       within the stream's window   only when somebody asks       gives the window back
+
+DATA waits as it came and is cut into messages only when the call asks for one: a peer cannot turn its
+window into thousands of small objects, and what nobody asks for is never inflated.  The window is given
+back as messages are taken.  The bytes of an unfinished message are given back too, because the message
+might be larger than the window and would else never be complete; `LargeMessages` bounds how much of that a
+connection may hold.
+
+Knows nothing of status or deadlines; client and server use it alike.
+"""
+
+from collections import deque
+from typing import Protocol
+
+from trio_serve.transport.parking import ParkingPlace
+from trio_serve.wire.grpc import MessageReader
+
+
+class EndOfStream(Exception):
+    """The peer has sent its last message."""
+
+
+class Source(Protocol):
+    """Where the window is given back to."""
+
+    def give_back(self, size: int) -> None:
+        """``size`` bytes of DATA have been consumed."""
+
+
+class Inbox:
+    """One direction of one call, receiving side."""
+
+    __slots__ = ("_chunks", "_messages", "_owed", "_place", "_reader", "_source", "ended", "error")
+
+    def __init__(self, reader: MessageReader, source: Source) -> None:
+        self._reader = reader
+        self._source = source
+        self._chunks: deque[bytes] = deque()
+        self._messages: deque[bytes] = deque()
+        self._owed = 0  # bytes of the chunk that the waiting messages were cut from
+        self._place = ParkingPlace()
+        self.ended = False
+        self.error: BaseException | None = None
+
+    def put(self, data: bytes, end_stream: bool) -> None:
+        """DATA came."""
+        if data:
+            self._chunks.append(data)
+        if end_stream:
+            self.ended = True
+        self._place.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more can be taken: what waits is dropped, and whoever asks gets ``error``."""
+        self.error = self.error or error
+        self._chunks.clear()
+        self._messages.clear()
+        self._place.wake()
+
+    def take_nowait(self) -> bytes | None:
+        """The next message, or None while it is not complete.
+
+        Raises:
+            EndOfStream: there is none, and there will be none.
+            GRPCError: the message is over the limit, does not inflate, or is cut off.
+        """
+        messages = self._messages
+        while not messages:
+            if self.error is not None:
+                raise self.error
+            if not self._chunks:
+                if self.ended:
+                    self._reader.end()
+                    raise EndOfStream
+                return None
+            chunk = self._chunks.popleft()
+            messages.extend(self._reader.receive(chunk))
+            self._owed += len(chunk)
+            if not messages:
+                self._pay()
+        payload = messages.popleft()
+        if not messages:
+            self._pay()
+        return payload
+
+    async def take(self) -> bytes:
+        """Wait for the next message; raises as `take_nowait`.  Cancelling loses none."""
+        while True:
+            payload = self.take_nowait()
+            if payload is not None:
+                return payload
+            await self._place.park()
+
+    def _pay(self) -> None:
+        owed, self._owed = self._owed, 0
+        if owed and not self.ended:
+            self._source.give_back(owed)

@@ -1,0 +1,100 @@
+"""What must happen at a certain time: one heap and one task for all of a server's deadlines.
+
+    at(12.5, call.expire) --> | 12.5 expire | 13.0 expire | 31.0 send a ping | ...
+                                 ^ the one task sleeps until here
+
+A cancel scope of its own for each call would cost more than the call's frames.  An alarm rings never early,
+and in time order.  A cancelled alarm stays in the heap as an empty shell; when shells are the greater part,
+the heap is built anew, so its size stays within twice what is armed.
+
+Knows nothing of calls and connections.
+"""
+
+import heapq
+import logging
+import math
+from collections.abc import Callable
+
+import trio
+
+logger = logging.getLogger("trio_serve.transport")
+
+SHELLS_KEPT = 64
+
+
+class Alarm:
+    """One action at one time; `Alarms.at` makes it."""
+
+    __slots__ = ("_alarms", "action", "time")
+
+    def __init__(self, time: float, action: Callable[[], None], alarms: "Alarms") -> None:
+        self.time = time
+        self.action: Callable[[], None] | None = action
+        self._alarms = alarms
+
+    def __lt__(self, other: "Alarm") -> bool:
+        return self.time < other.time
+
+    def cancel(self) -> None:
+        """Never ring; a second time, or after it rang, does nothing."""
+        if self.action is not None:
+            # The action is let go here and not when the shell leaves the heap: it is what keeps a
+            # finished call, and its messages, alive.
+            self.action = None
+            self._alarms.count_shell()
+
+
+class Alarms:
+    """Rings alarms from one task, `run`."""
+
+    __slots__ = ("_heap", "_scope", "_shells")
+
+    def __init__(self) -> None:
+        self._heap: list[Alarm] = []
+        self._shells = 0
+        self._scope: trio.CancelScope | None = None
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._shells
+
+    def at(self, time: float, action: Callable[[], None]) -> Alarm:
+        """Call ``action`` once `trio.current_time` has reached ``time`` (never for infinity)."""
+        alarm = Alarm(time, action, self)
+        if time != math.inf:
+            heapq.heappush(self._heap, alarm)
+            scope = self._scope
+            if scope is not None and time < scope.deadline:
+                scope.deadline = time
+        return alarm
+
+    async def run(self) -> None:
+        """Ring until cancelled.  What an action raises is logged: one bad action stops no other."""
+        while True:
+            self._ring_due(trio.current_time())
+            with trio.CancelScope(deadline=self._next_time()) as self._scope:
+                await trio.sleep_forever()
+            self._scope = None
+
+    def count_shell(self) -> None:
+        self._shells += 1
+        if self._shells > SHELLS_KEPT and self._shells * 2 > len(self._heap):
+            self._heap = [alarm for alarm in self._heap if alarm.action is not None]
+            heapq.heapify(self._heap)
+            self._shells = 0
+
+    def _next_time(self) -> float:
+        heap = self._heap
+        while heap and heap[0].action is None:
+            heapq.heappop(heap)
+            self._shells -= 1
+        return heap[0].time if heap else math.inf
+
+    def _ring_due(self, now: float) -> None:
+        while self._next_time() <= now:
+            action = heapq.heappop(self._heap).action
+            if action is None:
+                continue
+            try:
+                action()
+            except Exception:
+                logger.exception("an alarm's action failed")

@@ -1,0 +1,297 @@
+"""An HTTP/2 connection on a byte stream: one task reads, one writes, and calls use it without waiting.
+
+    byte stream --> reader --> wire connection --> receivers (called in the reader's turn)
+                                   |  queue
+    byte stream <-- writer <-------+<---- send_* by anybody, then `touch` or `answered`
+
+The reader takes at most `RECEIVE_BYTES_MAX` a turn, so that one flooding connection cannot keep the others
+from theirs, and less while the peer sends swarms of tiny frames.  It never waits for a stream: one slow
+handler would stall every call on this connection.  It is held back only while a server's peer leaves its
+answers unread; a client's reader never is, or two that both write could wait for each other.
+
+Nothing that the peer does leaves `run` as an exception.  Source: RFC 9113 sections 3.4, 5.4.1, 6.5.3, 6.8.
+Knows nothing of gRPC.
+"""
+
+import logging
+import math
+from typing import Protocol
+
+import attrs
+import trio
+
+from trio_serve.transport.alarms import Alarm, Alarms
+from trio_serve.transport.byte_stream import GONE, RECEIVE_BYTES_MAX, ByteStream
+from trio_serve.transport.keepalive import Keepalive, KeepaliveOptions, PingEnforcement
+from trio_serve.transport.lifetime import Lifetime, LifetimeOptions
+from trio_serve.transport.parking import ParkingPlace
+from trio_serve.transport.writer import Writer, WriteStalled
+from trio_serve.wire.http2 import (
+    Connection,
+    ConnectionEnded,
+    ErrorCode,
+    FieldBlock,
+    Limits,
+    Role,
+    Stream,
+    StreamReceiver,
+)
+
+logger = logging.getLogger("trio_serve.transport")
+
+UNREAD_ANSWERS_MAX = 1024 * 1024
+LINGER_S = 1.0
+LINGER_READS_MAX = 16
+
+
+@attrs.frozen
+class ConnectionOptions:
+    """What a connection allows, in seconds; the wire's own limits are its `Limits`."""
+
+    handshake_timeout_s: float = 10.0
+    write_stall_s: float = 60.0
+    keepalive: KeepaliveOptions = attrs.field(factory=KeepaliveOptions)
+    lifetime: LifetimeOptions = attrs.field(factory=LifetimeOptions)
+    limits: Limits = attrs.field(factory=Limits)
+
+
+class ConnectionOwner(Protocol):
+    """Who uses the connection, server or channel.  Called in the reader's turn: must not wait or raise."""
+
+    def request_received(
+        self, connection: "Http2Connection", stream: Stream, block: FieldBlock, end_stream: bool
+    ) -> StreamReceiver:
+        """Server role: a peer opened a stream."""
+
+    def settings_received(self, connection: "Http2Connection") -> None:
+        """The peer's SETTINGS apply from now; the first time, the connection is ready for calls."""
+
+    def stream_closed(self, connection: "Http2Connection") -> None:
+        """A stream left the table: there is room for another."""
+
+    def goaway_received(self, connection: "Http2Connection", code: int, debug: bytes) -> None:
+        """The peer takes no more streams on this connection."""
+
+    def connection_closed(self, connection: "Http2Connection", reason: str) -> None:
+        """The connection is over; every stream on it has been reset."""
+
+
+class Http2Connection:
+    """One connection, either role.  `run` serves it; nothing else here waits."""
+
+    __slots__ = (
+        "_answered",
+        "_enforcement",
+        "_handshake",
+        "_held",
+        "_keepalive",
+        "_lifetime",
+        "_options",
+        "_owner",
+        "_reading",
+        "_ready",
+        "_reason",
+        "_role",
+        "alarms",
+        "byte_stream",
+        "last_read",
+        "state",
+        "wire",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        role: Role,
+        byte_stream: ByteStream,
+        owner: ConnectionOwner,
+        alarms: Alarms,
+        options: ConnectionOptions = ConnectionOptions(),
+    ) -> None:
+        self.wire = Connection(role, self, options.limits)
+        self.byte_stream = byte_stream
+        self.writer = Writer(self.wire, byte_stream, options.write_stall_s)
+        self.alarms = alarms
+        self.last_read = trio.current_time()
+        self.state: object = None  # what the owner keeps with this connection
+        self._role = role
+        self._owner = owner
+        self._options = options
+        self._reading = trio.CancelScope()
+        self._held = ParkingPlace()
+        self._handshake: Alarm | None = None
+        self._keepalive = Keepalive(self, options.keepalive, alarms, self._peer_is_gone)
+        self._enforcement = PingEnforcement(options.keepalive)
+        self._lifetime = Lifetime(self, options.lifetime, alarms)
+        self._answered = False
+        self._ready = False
+        self._reason = ""
+
+    # What calls use.
+
+    @property
+    def peer(self) -> str:
+        return self.byte_stream.peer
+
+    @property
+    def calls(self) -> int:
+        """How many streams are open."""
+        return len(self.wire.streams)
+
+    @property
+    def draining(self) -> bool:
+        return self._lifetime.draining
+
+    def touch(self) -> None:
+        """Something was queued on the wire connection: it leaves in the next scheduler turn."""
+        self._answered = True
+        self.writer.wake()
+
+    def answered(self) -> None:
+        """A whole answer was queued: as `touch`, but several of them leave at once."""
+        self._answered = True
+        self.writer.answered()
+
+    def send_ping(self, payload: bytes) -> None:
+        self.wire.send_ping(payload)
+        self.writer.wake()
+
+    # How it ends.
+
+    def drain(self, grace_s: float = math.inf) -> None:
+        """Take no more streams, let those in flight end within ``grace_s``, and close.  Loses no call."""
+        self._lifetime.drain(grace_s)
+
+    def close(self, reason: str, code: ErrorCode = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
+        """Close once what is queued has left; streams still open are reset.  A second time does nothing."""
+        if not self._reason:
+            self._reason = reason
+            self.wire.terminate(code, reason, debug)
+            self._reading.cancel()
+
+    async def run(self) -> None:
+        """Serve the connection until either side ends it.  Cancelling drops it at once."""
+        try:
+            self._start()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                with self._reading:
+                    await self._read()
+                self._end_streams()
+                self.writer.finish()
+                # What is queued may be a GOAWAY that nobody reads any more.
+                nursery.cancel_scope.deadline = trio.current_time() + LINGER_S
+            await self._linger()
+        finally:
+            self._end_streams()
+            self._stop_alarms()
+            self._owner.connection_closed(self, self._reason)
+            await self.byte_stream.aclose()
+
+    def _start(self) -> None:
+        now = trio.current_time()
+        self.wire.start()
+        self.writer.wake()
+        self._handshake = self.alarms.at(now + self._options.handshake_timeout_s, self._handshake_is_late)
+        self._keepalive.start()
+        self._lifetime.start()
+
+    def _stop_alarms(self) -> None:
+        if self._handshake is not None:
+            self._handshake.cancel()
+        self._keepalive.stop()
+        self._lifetime.stop()
+
+    def _end_streams(self) -> None:
+        if self.wire.closed is None:
+            self._reason = self._reason or "the connection was lost"
+            self.wire.receive_eof()
+
+    async def _read(self) -> None:
+        wire, writer, receive_some = self.wire, self.writer, self.byte_stream.receive_some
+        server = self._role is Role.SERVER
+        try:
+            while wire.closed is None:
+                data = await receive_some(RECEIVE_BYTES_MAX)
+                if not data:
+                    self._reason = self._reason or "the peer closed the connection"
+                    return
+                self.last_read = now = trio.current_time()
+                wire.receive_data(data, now)
+                if wire.unsent:
+                    writer.wake()
+                while server and writer.backlog > UNREAD_ANSWERS_MAX:
+                    writer.wake_when_room(self._held)
+                    await self._held.park()
+        except GONE as error:
+            self._reason = self._reason or f"the connection was lost: {error}"
+
+    async def _write(self) -> None:
+        try:
+            await self.writer.run()
+        except (*GONE, WriteStalled) as error:
+            self._reason = self._reason or f"the connection was lost: {error}"
+            self._reading.cancel()
+
+    async def _linger(self) -> None:
+        """Give the peer a moment to take our last frames.
+
+        Closing a socket with unread bytes makes the kernel send RST, which may overtake the GOAWAY that
+        says what was wrong.
+        """
+        with trio.move_on_after(LINGER_S):
+            try:
+                await self.byte_stream.send_eof()
+                for _ in range(LINGER_READS_MAX):
+                    if not await self.byte_stream.receive_some(RECEIVE_BYTES_MAX):
+                        return
+            except GONE:
+                return
+
+    # Alarms.
+
+    def _handshake_is_late(self) -> None:
+        seconds = self._options.handshake_timeout_s
+        if not self._ready:
+            self.close(f"no HTTP/2 preface within handshake_timeout_s={seconds:g}", ErrorCode.PROTOCOL_ERROR)
+        else:
+            self.close(f"no SETTINGS ACK within handshake_timeout_s={seconds:g}", ErrorCode.SETTINGS_TIMEOUT)
+
+    def _peer_is_gone(self) -> None:
+        seconds = self._options.keepalive.timeout_s
+        self.close(f"keepalive: no answer to PING within {seconds:g} s", debug=b"keepalive_timeout")
+
+    # What the wire connection reports (ConnectionReceiver).
+
+    def request_received(self, stream: Stream, block: FieldBlock, end_stream: bool) -> StreamReceiver:
+        return self._owner.request_received(self, stream, block, end_stream)
+
+    def settings_received(self) -> None:
+        self._ready = True
+        self._owner.settings_received(self)
+
+    def settings_acknowledged(self) -> None:
+        if self._handshake is not None:
+            self._handshake.cancel()
+
+    def ping_received(self) -> None:
+        if self._role is Role.CLIENT:
+            return
+        if self._answered:
+            self._answered = False
+            self._enforcement.answered()
+        if self._enforcement.ping_received(self.last_read):
+            self.close("the peer sent too many PINGs", ErrorCode.ENHANCE_YOUR_CALM, b"too_many_pings")
+
+    def ping_acknowledged(self, payload: bytes) -> None:
+        self._lifetime.ping_acknowledged(payload)
+
+    def goaway_received(self, last_stream_id: int, code: int, debug: bytes) -> None:
+        self._owner.goaway_received(self, code, debug)
+
+    def stream_closed(self, stream: Stream) -> None:
+        self._lifetime.stream_closed()
+        self._owner.stream_closed(self)
+
+    def connection_ended(self, error: ConnectionEnded) -> None:
+        self._reason = self._reason or str(error)

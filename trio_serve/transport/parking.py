@@ -1,0 +1,50 @@
+"""One place where one task waits until somebody wakes it.
+
+    waiting task:  await place.park()   ....................  goes on
+    anybody else:                            place.wake()
+
+A Trio Event can be waited on once and costs an object each time; the writer of a connection and the two
+ends of a stream park thousands of times a second.  A wake with nobody parked is forgotten, so whoever
+parks looks at its condition first, in the same scheduler turn.
+
+Knows nothing of what is being waited for.
+"""
+
+from typing import Any
+
+import trio
+
+
+class ParkingPlace:
+    """Room for one parked task."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+
+    @property
+    def taken(self) -> bool:
+        return self._task is not None
+
+    async def park(self) -> None:
+        """Wait for `wake`.  Cancelling leaves the place free.
+
+        Raises:
+            trio.BusyResourceError: another task is parked here.
+        """
+        if self._task is not None:
+            raise trio.BusyResourceError("another task already waits here")
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._leave)
+
+    def wake(self) -> None:
+        """Let the parked task go on in the next scheduler turn; with nobody parked, do nothing."""
+        task = self._task
+        if task is not None:
+            self._task = None
+            trio.lowlevel.reschedule(task)
+
+    def _leave(self, raise_cancel: Any) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
