@@ -90,7 +90,10 @@ class Reflection:
 
 
 def _file_of_symbol(pool: Any, symbol: str) -> Any:
-    return pool.FindFileContainingSymbol(symbol)
+    try:
+        return pool.FindFileContainingSymbol(symbol)
+    except KeyError:  # protobuf's C form knows all symbols but methods here
+        return pool.FindMethodByName(symbol).containing_service.file
 
 
 def _file_of_name(pool: Any, name: str) -> Any:
