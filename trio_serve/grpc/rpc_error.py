@@ -128,7 +128,7 @@ def unpack_details(details_bin: bytes) -> list[Any]:
 
 
 def pack_details(status: Status, message: str, details: Iterable[Any]) -> bytes:
-    """The ``grpc-status-details-bin`` value that carries ``details``, protobuf messages; the other way round."""
+    """The ``grpc-status-details-bin`` value that carries ``details``, which are protobuf messages."""
     rich = _rich_status()(code=status.value, message=message)
     for one in details:
         packed = rich.details.add()

@@ -1,0 +1,460 @@
+"""One call of a client: its requests, its attempts, its end.  No task belongs to it.
+
+    start --> attempt 0 --(refused, retried, hedged)--> attempt 1 ...
+                 |                                          |
+                 | response headers: committed <------------+   the others are dropped, the requests forgotten
+                 v
+    messages --> the caller's task          end: trailers | deadline | cancel | no attempt is left
+
+Until an attempt is committed the requests are kept, so that another one can send them again; over
+``retry_buffer_bytes`` the call commits early and is not retried.  All of it runs in the turn of whoever
+reports: the connection's reader, an alarm, the caller.
+
+Source: gRFC A6 ("When Retries are Valid", "Memory Management"), gRPC over HTTP2.
+Knows nothing of stubs, of addresses and of how attempts are spaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+from grpclib.exceptions import GRPCError
+
+from trio_serve.grpc.attempt import Attempt
+from trio_serve.grpc.inbox import EndOfStream, Inbox
+from trio_serve.grpc.rpc_error import RpcError
+from trio_serve.transport.alarms import Alarm
+from trio_serve.wire.grpc import (
+    Fields,
+    MessageReader,
+    Metadata,
+    Status,
+    Trailers,
+    build_request_fields,
+    decompressor,
+    whole_message,
+)
+from trio_serve.wire.grpc.compression import Compress
+
+if TYPE_CHECKING:
+    from trio_serve.grpc.channel import Channel
+
+__all__ = ["Again", "CallHead", "OutgoingCall", "StreamReplyCall", "UnaryReplyCall"]
+
+logger = logging.getLogger("trio_serve.grpc")
+
+MESSAGES_A_TURN = 64
+"""After so many messages that were there already, a reader lets other tasks run."""
+
+
+class Again(Protocol):
+    """A policy that decides, for one call, whether another attempt follows (retrying.py)."""
+
+    def started(self) -> None:
+        """The call's first attempt has begun."""
+
+    def attempt_ended(self, end: Trailers, *, committed: bool, others: bool) -> bool:
+        """An attempt ended; whether the call goes on (``others``: attempts are still under way)."""
+
+    def stop(self) -> None:
+        """The call is over: make no more attempts."""
+
+
+class CallHead:
+    """What the caller said about one call, beside its requests."""
+
+    __slots__ = ("compress", "deadline", "metadata", "prefix", "reply_bytes_max", "wait_for_ready")
+
+    def __init__(
+        self,
+        prefix: Fields,
+        metadata: Fields,
+        deadline: float,
+        compress: Compress | None,
+        reply_bytes_max: int,
+        wait_for_ready: bool,
+    ) -> None:
+        self.prefix = prefix
+        self.metadata = metadata
+        self.deadline = deadline
+        self.compress = compress
+        self.reply_bytes_max = reply_bytes_max
+        self.wait_for_ready = wait_for_ready
+
+
+class OutgoingCall:
+    """What all kinds of call share.  The two subclasses differ in what becomes of the messages."""
+
+    __slots__ = (
+        "__weakref__",
+        "_alarm",
+        "_buffered",
+        "_callbacks",
+        "_crowd",
+        "_refused",
+        "again",
+        "attempts",
+        "channel",
+        "committed",
+        "end",
+        "failure",
+        "head",
+        "path",
+        "requests",
+        "requests_ended",
+    )
+
+    def __init__(self, channel: Channel, path: str, head: CallHead) -> None:
+        self.channel = channel
+        self.path = path
+        self.head = head
+        self.failure: BaseException | None = None
+        self.again: Again | None = None
+        self.requests: list[bytes] = []
+        self.requests_ended = False
+        self.attempts: list[Attempt] = []
+        self.committed: Attempt | None = None
+        self.end: Trailers | None = None
+        self._alarm: Alarm | None = None
+        self._buffered = 0
+        self._refused = False
+        self._crowd: list[trio.lowlevel.Task] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    # What the caller does.
+
+    def enter(self) -> None:
+        """The call exists from now: its deadline runs, and closing the channel ends it."""
+        self.channel.calls.add(self)
+        deadline = self.head.deadline
+        if deadline != math.inf:
+            if deadline <= trio.current_time():
+                self.deadline_passed()
+            else:
+                self._alarm = self.channel.alarms.at(deadline, self.deadline_passed)
+
+    def start(self) -> None:
+        """Begin the first attempt; never waits."""
+        if self.end is None:
+            self.try_now(0)
+            if self.again is not None:
+                self.again.started()
+
+    def try_now(self, number: int) -> None:
+        """Begin another attempt, after ``number`` earlier ones."""
+        if self.end is None:
+            attempt = Attempt(self, number)
+            self.attempts.append(attempt)
+            self.channel.submit(attempt)
+
+    def send(self, data: bytes, end: bool) -> None:
+        """Send one framed request, or with ``end`` and no data only the end of them; never waits."""
+        self.requests_ended = end
+        if self.committed is not None:
+            self.committed.send(data, end)
+            return
+        if data:
+            self.requests.append(data)
+            self._buffered += len(data)
+        for attempt in self.attempts:
+            attempt.push()
+        self._commit_if_too_much()
+
+    def cancel(self, status: Status = Status.CANCELLED, message: str = "the call was cancelled") -> bool:
+        """End the call from this side; False when it was over already."""
+        if self.end is not None:
+            return False
+        self.finish(Trailers(status, message, (), b""))
+        return True
+
+    def failed_by(self, failure: Exception, what: str, status: Status) -> None:
+        """The caller's own code raised while the call was made: it ends, with that as the error's cause."""
+        if self.end is None:
+            self.failure = failure
+            self.cancel(status, f"the {what} of {self.path} failed: {type(failure).__name__}: {failure}")
+
+    def deadline_passed(self) -> None:
+        waited = "" if self.attempts and self.attempts[-1].stream is not None else self.channel.waiting_for()
+        self.cancel(Status.DEADLINE_EXCEEDED, f"the deadline of {self.path} has passed{waited}")
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more requests should wait: the peer, or the connection to it, takes no more now."""
+        if self.end is not None:
+            return False
+        attempt = self.committed or (self.attempts[-1] if self.attempts else None)
+        if attempt is None or attempt.stream is None or attempt.connection is None:
+            return self._buffered >= self.channel.retry_buffer_bytes
+        wire = attempt.connection.wire
+        return attempt.stream.unsent > wire.limits.send_high_water
+
+    async def until(self, ready: Callable[[OutgoingCall], bool], *, abandon: bool) -> None:
+        """Wait until ``ready(call)``.  Cancelling cancels the call as well when ``abandon``."""
+        while not ready(self):
+            await self.park(abandon=abandon)
+
+    async def park(self, *, abandon: bool) -> None:
+        """Wait until anything about the call changes."""
+        task = trio.lowlevel.current_task()
+        crowd = self._crowd
+        crowd.append(task)
+
+        def leave(_: object) -> trio.lowlevel.Abort:
+            crowd.remove(task)
+            if abandon:
+                self.cancel()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the call is over, now if it is."""
+        if self.end is not None:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    @property
+    def initial_metadata(self) -> Metadata:
+        attempt = self.committed
+        return attempt.head.metadata if attempt is not None and attempt.head is not None else ()
+
+    def error(self) -> RpcError:
+        """The error that the call ended with."""
+        assert self.end is not None
+        status, message, metadata, details = self.end
+        attempt = self.committed
+        peer = (
+            attempt.connection.peer if attempt is not None and attempt.connection is not None else "no peer"
+        )
+        error = RpcError(
+            status,
+            message,
+            initial_metadata=self.initial_metadata,
+            trailing_metadata=metadata,
+            details_bin=details,
+            debug=f"{self.path} ended with {status.name} ({peer}): {message}",
+        )
+        error.__cause__ = self.failure
+        return error
+
+    # What attempts report.
+
+    def request_fields(self, number: int) -> Fields:
+        """The header fields of an attempt after ``number`` earlier ones."""
+        timeout_s = None if self.head.deadline == math.inf else self.head.deadline - trio.current_time()
+        head = self.head
+        metadata = head.metadata
+        if number:
+            metadata = (*metadata, (b"grpc-previous-rpc-attempts", b"%d" % number))
+        return build_request_fields(head.prefix, timeout_s, metadata)
+
+    def attempt_opened(self) -> None:
+        self._commit_if_too_much()
+        if self._crowd:
+            self._wake()
+
+    def attempt_answered(self, attempt: Attempt) -> None:
+        """Response headers came: this attempt is the call from now on."""
+        self._commit(attempt)
+        if self._crowd and type(self) is StreamReplyCall:
+            self._wake()
+
+    def attempt_ended(self, attempt: Attempt, end: Trailers, *, processed: bool = True) -> None:
+        """An attempt is over, for the better or the worse."""
+        if self.end is not None:
+            return
+        self.attempts.remove(attempt)
+        committed = self.committed is not None
+        if not processed and not committed and not self._refused:
+            # The server has promised that it did nothing, so once a retry is safe whatever the policy.
+            self._refused = True
+            self.try_now(attempt.number)
+            return
+        again = self.again
+        if again is not None and again.attempt_ended(end, committed=committed, others=bool(self.attempts)):
+            return
+        if not committed and attempt.connection is not None:
+            self.committed = attempt
+        self.finish(end)
+
+    def data_received(self, attempt: Attempt, data: bytes) -> None:
+        raise NotImplementedError
+
+    def writable(self) -> None:
+        self._wake()
+
+    def finish(self, end: Trailers) -> None:
+        """The call is over; what is still under way is dropped."""
+        self.end = end
+        self.channel.calls.discard(self)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self.again is not None:
+            self.again.stop()
+        attempts, self.attempts = self.attempts, []
+        for attempt in attempts:
+            attempt.drop()
+        self.requests = []
+        if self._crowd:
+            self._wake()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("a done callback of %s failed", self.path)
+
+    def _commit(self, attempt: Attempt) -> None:
+        self.committed = attempt
+        self.requests = []
+        if len(self.attempts) > 1:
+            others = [other for other in self.attempts if other is not attempt]
+            self.attempts = [attempt]
+            for other in others:
+                other.drop()
+
+    def _commit_if_too_much(self) -> None:
+        if self.committed is None and self._buffered > self.channel.retry_buffer_bytes:
+            opened = [attempt for attempt in self.attempts if attempt.stream is not None]
+            if opened:
+                self._commit(opened[0])
+
+    def _wake(self) -> None:
+        crowd = self._crowd[:]
+        self._crowd.clear()
+        for task in crowd:
+            trio.lowlevel.reschedule(task)
+
+
+class UnaryReplyCall(OutgoingCall):
+    """A call whose answer is one message."""
+
+    __slots__ = ("_reader", "payload")
+
+    def __init__(self, channel: Channel, path: str, head: CallHead) -> None:
+        super().__init__(channel, path, head)
+        self._reader: MessageReader | None = None
+        self.payload: bytes | None = None
+
+    async def wait(self) -> bytes:
+        """The reply's bytes.  Cancelling cancels the call.
+
+        Raises:
+            RpcError: the call ended with another status than OK.
+        """
+        while self.end is None:
+            await self.park(abandon=True)
+        if self.end.status is not Status.OK:
+            raise self.error()
+        assert self.payload is not None
+        return self.payload
+
+    def data_received(self, attempt: Attempt, data: bytes) -> None:
+        # The one who waits wants all of it, so the window is given back at once.
+        attempt.give_back(len(data))
+        if self._reader is None and self.payload is None:
+            self.payload = whole_message(data, self.head.reply_bytes_max)
+            if self.payload is not None:
+                return
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = _reader_for(attempt, self.head.reply_bytes_max)
+        try:
+            messages = reader.receive(data)
+        except GRPCError as error:
+            attempt.fail(error.status, error.message or "")
+            return
+        if len(messages) + (self.payload is not None) > 1:
+            attempt.fail(
+                Status.UNIMPLEMENTED, f"{self.path} answers with one message, but the server sent more"
+            )
+        elif messages:
+            self.payload = messages[0]
+
+    def finish(self, end: Trailers) -> None:
+        if end.status is Status.OK:
+            if self.payload is None:
+                text = f"{self.path} answers with one message, but the server sent none"
+                end = end._replace(status=Status.UNIMPLEMENTED, message=text)
+            if self._reader is not None:
+                try:
+                    self._reader.end()
+                except GRPCError as error:
+                    end = end._replace(status=error.status, message=error.message or "")
+        super().finish(end)
+
+
+class StreamReplyCall(OutgoingCall):
+    """A call whose answer is any number of messages, taken one by one."""
+
+    __slots__ = ("_inbox", "_turn")
+
+    def __init__(self, channel: Channel, path: str, head: CallHead) -> None:
+        super().__init__(channel, path, head)
+        self._inbox: Inbox | None = None
+        self._turn = 0
+
+    async def next(self) -> bytes | None:
+        """The next message's bytes, or None after the last one.  Cancelling cancels the call.
+
+        Raises:
+            RpcError: the call ended with another status than OK; the messages before come first.
+        """
+        self._turn += 1
+        if self._turn >= MESSAGES_A_TURN:
+            self._turn = 0
+            await trio.lowlevel.checkpoint()
+        while True:
+            payload = self._take()
+            if payload is not None:
+                return payload
+            if self.end is not None:
+                if self.end.status is not Status.OK:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    raise self.error()
+                return None
+            await self.park(abandon=True)
+
+    def _take(self) -> bytes | None:
+        if self._inbox is None:
+            return None
+        try:
+            return self._inbox.take_nowait()
+        except EndOfStream:
+            return None
+        except GRPCError as error:
+            self._inbox = None
+            end = Trailers(error.status, error.message or "", (), b"")
+            if self.end is None:
+                self.finish(end)
+            elif self.end.status is Status.OK:
+                self.end = end
+            return None
+
+    def data_received(self, attempt: Attempt, data: bytes) -> None:
+        inbox = self._inbox
+        if inbox is None:
+            inbox = self._inbox = Inbox(_reader_for(attempt, self.head.reply_bytes_max), attempt)
+        inbox.put(data, False)
+        if self._crowd:
+            self._wake()
+
+    def cancel(self, status: Status = Status.CANCELLED, message: str = "the call was cancelled") -> bool:
+        if self.end is None:
+            self._inbox = None  # whoever cancels wants no more messages
+        return super().cancel(status, message)
+
+    def finish(self, end: Trailers) -> None:
+        if self._inbox is not None:
+            self._inbox.put(b"", True)
+        super().finish(end)
+
+
+def _reader_for(attempt: Attempt, reply_bytes_max: int) -> MessageReader:
+    encoding = attempt.head.encoding if attempt.head is not None else "identity"
+    return MessageReader(reply_bytes_max, decompressor(encoding), "reply message", "set it in open_channel")
