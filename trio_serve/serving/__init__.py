@@ -1,0 +1,1 @@
+"""Deployments, handles and replicas: Ray Serve's room, usable with no network at all."""
