@@ -36,6 +36,17 @@ def test_one_byte_at_a_time_and_message_after_message() -> None:
     assert received == [b"first", b"", b"0123456789"]
 
 
+def test_what_is_missing_is_known_as_far_as_it_was_announced() -> None:
+    reader = MessageReader(message_bytes_max=10)
+    missing = [reader.missing]
+
+    for byte in frame_message(b"abc"):
+        reader.receive(bytes([byte]))
+        missing.append(reader.missing)
+
+    assert missing == [0, 4, 3, 2, 1, 3, 2, 1, 0]
+
+
 @settings(deadline=None)
 @given(payloads, st.sampled_from(["gzip", "deflate"]), st.lists(st.integers(0, 300), max_size=12))
 def test_compressed_messages_survive_any_split(messages: list[bytes], encoding: str, at: list[int]) -> None:

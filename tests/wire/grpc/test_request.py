@@ -104,8 +104,10 @@ FIELDS = st.sampled_from(
 def test_a_head_read_in_two_parts_is_the_head_read_at_once(fields: Fields, cut: int) -> None:
     head, whole = read(fields[:cut]).with_tail(fields[cut:]), read(fields)
 
-    assert head.problem == whole.problem
-    assert head.problem is not None or head == whole
+    if head.problem is None or whole.problem is None:
+        assert head == whole
+    else:  # of several bad fields, either may be the one that is told
+        assert head.problem[0] == whole.problem[0]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ class MessageReader:
         self._size = 0  # bytes in the pieces
         self._want = PREFIX_BYTES  # bytes that the pieces need before there is anything to do
 
+    @property
+    def missing(self) -> int:
+        """How many bytes the message that has begun still needs, as far as is known; 0 between messages."""
+        return self._want - self._size if self._size else 0
+
     def receive(self, data: bytes) -> list[bytes]:
         """The messages that ``data`` completes, inflated.
 

@@ -58,8 +58,14 @@ def encode_metadata(metadata: MetadataLike) -> Fields:
         ValueError: a key or value that no field can carry, or a name that the protocol keeps for itself.
         TypeError: a key that is no ``str``; text for a ``-bin`` key; a value neither text nor bytes.
     """
-    pairs = metadata.items() if isinstance(metadata, Mapping) else metadata
-    return tuple([(_encode_key(key), _encode_value(key, value)) for key, value in pairs])
+    fields = []
+    for key, value in metadata.items() if isinstance(metadata, Mapping) else metadata:
+        name = _encode_key(key)
+        if type(value) is str and value.isascii() and value.isprintable() and name[-4:] != b"-bin":
+            fields.append((name, value.strip(" ").encode("ascii")))
+        else:
+            fields.append((name, _encode_value(key, value)))
+    return tuple(fields)
 
 
 @lru_cache(maxsize=1024)  # an application has few keys and sends them with every call
@@ -98,14 +104,14 @@ def decode_metadata(fields: Iterable[tuple[bytes, bytes]]) -> Metadata:
     """
     metadata: list[tuple[str, str | bytes]] = []
     for name, value in fields:
-        if name.endswith(b"-bin"):
-            key = name.decode("latin-1")
+        key = name.decode("latin-1")
+        if key[-4:] == "-bin":
             metadata += [(key, _decode_base64(name, part)) for part in value.split(b",")]
             continue
         text = value.decode("latin-1")
         if not (text.isascii() and text.isprintable()):
             raise ValueError(f"metadata {name!r} has {value!r}, which is not printable ASCII")
-        metadata.append((name.decode("latin-1"), text))
+        metadata.append((key, text))
     return tuple(metadata)
 
 

@@ -157,32 +157,40 @@ def read_trailers(block: FieldBlock) -> Trailers:
     """
     if type(block.reading) is Trailers:
         return block.reading
-    known = dict(block.fields)
-    metadata: Metadata = ()
-    try:
-        metadata = decode_metadata([field for field in block.fields if field[0] not in _TRAILER_FIELDS])
-    except ValueError as error:
-        end = Trailers(Status.INTERNAL, str(error), (), b"")
-    else:
-        end = _end_of_call(known, metadata)
-    block.reading = end
+    block.reading = end = _read_trailers(block.fields)
     return end
 
 
-def _end_of_call(known: dict[bytes, bytes], metadata: Metadata) -> Trailers:
-    value = known.get(b"grpc-status")
-    if value is None:
-        foreign = _foreign_answer(known) if b":status" in known else None
-        status, message = foreign or (Status.UNKNOWN, "the server ended the call without a grpc-status")
+def _read_trailers(fields: Fields) -> Trailers:
+    code, coded_message, extra = b"", b"", []
+    for field in fields:
+        name, value = field
+        if name not in _TRAILER_FIELDS:
+            extra.append(field)
+        elif name == b"grpc-status":
+            code = value
+        elif name == b"grpc-message":
+            coded_message = value
+    try:
+        metadata = decode_metadata(extra)
+    except ValueError as error:
+        return Trailers(Status.INTERNAL, str(error), (), b"")
+    if not code:
+        problem = _foreign_answer(dict(fields)) if fields and fields[0][0] == b":status" else None
+        status, message = problem or (Status.UNKNOWN, "the server ended the call without a grpc-status")
         return Trailers(status, message, metadata, b"")
-    status = status_from_wire(value)
-    message = decode_message(known.get(b"grpc-message", b""))
-    if status is Status.UNKNOWN and value != b"2":
-        message = message or f"the server ended the call with grpc-status {to_text(value)}"
-    for key, detail in metadata:
-        if key == "grpc-status-details-bin" and isinstance(detail, bytes):
-            return Trailers(status, message, metadata, detail)
-    return Trailers(status, message, metadata, b"")
+    status = status_from_wire(code)
+    message = decode_message(coded_message) if coded_message else ""
+    if status is Status.UNKNOWN and code != b"2":
+        message = message or f"the server ended the call with grpc-status {to_text(code)}"
+    return Trailers(status, message, metadata, _details(metadata) if extra else b"")
+
+
+def _details(metadata: Metadata) -> bytes:
+    for key, value in metadata:
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            return value
+    return b""
 
 
 def _foreign_answer(known: dict[bytes, bytes]) -> GrpcRefusal | None:
