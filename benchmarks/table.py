@@ -1,0 +1,59 @@
+"""The results as one markdown table, a row a server (or client), a column a cell."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from benchmarks.cells import Cell, Measured
+from benchmarks.memory import Resting
+
+
+def median(repeats: Sequence[Measured]) -> Measured:
+    """The medians of each figure by itself."""
+
+    def of(name: str) -> float:
+        return float(statistics.median(getattr(measured, name) for measured in repeats))
+
+    return Measured(of("rate"), of("cpu_us"), of("p50_ms"), of("p99_ms"))
+
+
+def servers_table(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Measured]]) -> str:
+    """Units a second / CPU µs a unit, and [p50/p99 ms] where the load looked at each call."""
+    head = ["server", *(f"{cell.name}, {cell.unit}s" for cell in cells)]
+    rows = [[name, *(_cell(by_cell.get(cell.name)) for cell in cells)] for name, by_cell in results.items()]
+    return _markdown(head, rows)
+
+
+def clients_table(results: Mapping[str, Measured]) -> str:
+    return _markdown(
+        ["client", "64 in flight"], [[name, _cell(measured)] for name, measured in results.items()]
+    )
+
+
+def memory_table(results: Mapping[str, Resting]) -> str:
+    head = ["server", "first answer, s", "at rest, MB", "an idle connection, KB", "an idle stream, KB"]
+    rows = [
+        [
+            name,
+            f"{resting.first_answer_s:.2f}",
+            f"{resting.resident_mb:.0f}",
+            f"{resting.connection_kb:.1f}",
+            f"{resting.stream_kb:.1f}",
+        ]
+        for name, resting in results.items()
+    ]
+    return _markdown(head, rows)
+
+
+def _cell(measured: Measured | None) -> str:
+    if measured is None:
+        return "-"
+    text = f"{measured.rate:,.0f} / {measured.cpu_us:,.3g}"
+    if math.isnan(measured.p50_ms):
+        return text
+    return f"{text} [{measured.p50_ms:.2g}/{measured.p99_ms:.2g}]"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,38 @@
+"""The benchmark's code works: every part runs for a moment.  No time is judged here."""
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def test_the_benchmark_prints_its_tables_and_draws_its_plot(tmp_path: Path) -> None:
+    """Our server and one peer, every cell once."""
+    plot = tmp_path / "plot.svg"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--plot", str(plot)]
+    command += [
+        "--only",
+        "trio_serve.grpc",
+        "--only",
+        "grpc.aio",
+        "--parts",
+        "servers",
+        "clients",
+        "memory",
+        "growth",
+    ]
+
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    for row in (
+        "| trio_serve.grpc |",
+        "| grpc.aio |",
+        "open streams",
+        "open connections",
+        "registered methods",
+    ):
+        assert row in done.stdout
+    assert ElementTree.parse(plot).getroot().tag.endswith("svg")
