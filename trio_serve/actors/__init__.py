@@ -1,6 +1,7 @@
 """Actors on Trio: envelope, mailbox, actor, supervisor.  Erlang's room; knows Trio and nothing else."""
 
 from trio_serve.actors.actor import Actor
+from trio_serve.actors.asking import Deliver, NotInTime, ask
 from trio_serve.actors.envelope import Envelope, Reply
 from trio_serve.actors.errors import (
     ActorStopped,
@@ -9,6 +10,7 @@ from trio_serve.actors.errors import (
     HandlerExited,
     MailboxClosed,
     MailboxFull,
+    as_exception,
 )
 from trio_serve.actors.mailbox import Mailbox
 from trio_serve.actors.restarting import Backoff, RestartIntensity
@@ -23,15 +25,19 @@ __all__ = [
     "CallCancelled",
     "DeadlinePassed",
     "Death",
+    "Deliver",
     "Envelope",
     "HandlerExited",
     "Mailbox",
     "MailboxClosed",
     "MailboxFull",
+    "NotInTime",
     "Reply",
     "RestartIntensity",
     "SerialThread",
     "Supervised",
     "Supervisor",
+    "as_exception",
+    "ask",
     "threads_at_work",
 ]

@@ -14,6 +14,7 @@ The slot of an envelope is free when the envelope has *ended* (see ``envelope``)
 Knows Trio only: what ``serve`` does with an envelope is its own affair.
 """
 
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 from math import inf
@@ -24,7 +25,13 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_task_rescheduled
 
 from trio_serve.actors.envelope import Envelope
-from trio_serve.actors.errors import ActorStopped, DeadlinePassed, HandlerExited
+from trio_serve.actors.errors import (
+    ActorStopped,
+    DeadlinePassed,
+    as_exception,
+    is_cancellation,
+    is_interrupt,
+)
 from trio_serve.actors.mailbox import Mailbox
 
 _log = logging.getLogger("trio_serve.actors")
@@ -47,6 +54,7 @@ class Actor:
         self.ongoing = 0
         self.receiving = False
         self._idle: list[Task] = []
+        self._home = contextvars.Context()
         self._nursery: trio.Nursery | None = None
         self._became_idle = trio.Event()
         self._stop = trio.Event()
@@ -103,8 +111,12 @@ class Actor:
 
     # -- life ------------------------------------------------------------------------------------------
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(
+        self, *, receive: bool = True, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Serve until ``stop``; cancelling it answers what is at work with ``ActorStopped``.
+
+        With ``receive=False`` it takes nothing before ``receive`` is called.
 
         Raises:
             ActorStopped: something other than ``stop`` ended the actor's tasks: user code cancelled its
@@ -113,9 +125,9 @@ class Actor:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self.receiving = True
+                if receive:
+                    self.receive()
                 task_status.started()
-                self.pull()
                 await self._stop.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -125,6 +137,11 @@ class Actor:
             self._stopped.set()
         if not self._stop.is_set():
             raise ActorStopped(f"{self.name}: its tasks were cancelled from within")
+
+    def receive(self) -> None:
+        """Take envelopes from now on."""
+        self.receiving = self._nursery is not None and not self._stop.is_set()
+        self.pull()
 
     async def wait_idle(self) -> None:
         """Wait until nothing is at work and, while the actor receives, nothing waits in its mailbox."""
@@ -171,7 +188,7 @@ class _Worker:
 
     async def run(self) -> None:
         self.task = current_task()
-        home = self.task.context
+        home = self.actor._home
         while True:
             failure: BaseException | None = None
             try:
@@ -195,7 +212,7 @@ class _Worker:
     async def _serve_until_cancelled(self, scope: trio.CancelScope) -> None:
         """Serve within ``scope``; a cancel or an error leaves the envelope in ``self.envelope``."""
         actor, task, serve = self.actor, self.task, self.actor.serve
-        home = task.context
+        home = actor._home  # a parked worker keeps nothing of its last call alive
         idle = actor._idle
 
         def leave(_: RaiseCancelT) -> Abort:
@@ -229,28 +246,11 @@ class _Worker:
         if failure is None:
             # The scope caught its own cancellation: by ``cancel``, which has answered, or by the deadline.
             envelope.cancel(DeadlinePassed("the deadline passed while the call was at work"))
-        elif isinstance(failure, KeyboardInterrupt):
+        elif is_interrupt(failure):
             envelope.cancel(ActorStopped(f"{self.actor.name} was interrupted from the keyboard"))
             raise failure
-        elif _is_cancellation(failure):
+        elif is_cancellation(failure):
             # From outside the scope: the actor is being cancelled, and the next wait will say so again.
             envelope.cancel(ActorStopped(f"{self.actor.name} was stopped while it served this call"))
-        elif not envelope.finish(outcome.Error(_single(failure, self.actor.name))):
+        elif not envelope.finish(outcome.Error(as_exception(failure, self.actor.name))):
             _log.debug("%s: an error after the answer", self.actor.name, exc_info=failure)
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(trio.Cancelled) is not None
-    return isinstance(error, trio.Cancelled)
-
-
-def _single(error: BaseException, name: str) -> Exception:
-    """The one error that a caller should see: groups of one are opened, exits become errors."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    if isinstance(error, Exception):
-        return error
-    exited = HandlerExited(f"{name}: the handler raised {error!r}, which ends this call and nothing else")
-    exited.__cause__ = error
-    return exited

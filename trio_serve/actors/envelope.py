@@ -22,15 +22,12 @@ outlives its parent.  Knows nothing of protocols, deployments or threads.
 import contextvars
 import logging
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import outcome
 import trio
 
 from trio_serve.actors.errors import CallCancelled, DeadlinePassed
-
-if TYPE_CHECKING:
-    from trio_serve.actors.mailbox import Mailbox
 
 _log = logging.getLogger("trio_serve.actors")
 
@@ -49,6 +46,12 @@ class SlotOwner(Protocol):
     """Who is told when an envelope has ended: the actor that counts it."""
 
     def slot_freed(self) -> None: ...
+
+
+class WaitingPlace(Protocol):
+    """Where an envelope waits for its turn; a cancelled one is taken out."""
+
+    def remove(self, envelope: "Envelope", /) -> None: ...
 
 
 class Envelope:
@@ -83,7 +86,7 @@ class Envelope:
         self.deadline = deadline
         self.answered = False
         self.cancelled: BaseException | None = None
-        self.queue: Mailbox | None = None
+        self.queue: WaitingPlace | None = None
         self.owner: SlotOwner | None = None
         self.children: set[Envelope] | None = None
         self._scope: trio.CancelScope | None = None
@@ -168,6 +171,11 @@ class Envelope:
     def stop(self) -> None:
         """The task has done its work; a cancel from now on has no scope to reach."""
         self._scope = None
+
+    def discard(self) -> None:
+        """Undo the making of an envelope that could not be sent: no answer, and its parent is rid of it."""
+        self.answered = True
+        self.release()
 
     def hold(self) -> None:
         """Something further runs on this envelope's behalf: it does not end before ``release``."""

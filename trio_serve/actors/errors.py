@@ -3,6 +3,8 @@
 Each of these can be an envelope's answer; the layers above turn them into a status.
 """
 
+import trio
+
 
 class MailboxFull(Exception):
     """There is no room: raised by ``Mailbox.put_nowait`` at once, never after a wait."""
@@ -34,3 +36,28 @@ class HandlerExited(RuntimeError):
 
     The original is the ``__cause__``.
     """
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether Trio is unwinding this task, alone or together with errors."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(trio.Cancelled) is not None
+    return isinstance(error, trio.Cancelled)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether somebody pressed Ctrl-C: that is nobody's answer, and ends the program."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
+
+
+def as_exception(error: BaseException, name: str) -> Exception:
+    """The one error that a caller should see: groups of one are opened, exits become errors."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, Exception):
+        return error
+    exited = HandlerExited(f"{name} raised {error!r}, which ends this one piece of work and nothing else")
+    exited.__cause__ = error
+    return exited

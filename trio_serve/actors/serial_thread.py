@@ -22,7 +22,7 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, TrioToken, current_task, reschedule
 
 from trio_serve.actors.envelope import Envelope
-from trio_serve.actors.threads_at_work import ThreadsAtWork, threads_at_work
+from trio_serve.actors.threads_at_work import ThreadsAtWork, enter_counted_thread, threads_at_work
 
 T = TypeVar("T")
 
@@ -89,6 +89,7 @@ class SerialThread:
 
     def _main(self) -> None:
         assert self._token is not None
+        enter_counted_thread()
         try:
             while (job := self._jobs.get()) is not None:
                 if job.begin():

@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 import trio
 from attrs import frozen
 
+from trio_serve.actors.errors import as_exception, is_cancellation, is_interrupt
 from trio_serve.actors.restarting import Backoff, RestartIntensity
 
 
@@ -161,8 +162,10 @@ class Supervisor(Generic[C]):
 
         try:
             await child.run(task_status=_Ready(ready))
-        except Exception as error:
-            return _single(error)
+        except BaseException as error:
+            if is_cancellation(error) or is_interrupt(error):
+                raise
+            return as_exception(error, "a supervised child")
         finally:
             supervised.ready = False
         return Died("it ended though nobody had asked it to stop")
@@ -189,9 +192,3 @@ class _Ready:
 
     def started(self, value: None = None) -> None:
         self._tell()
-
-
-def _single(error: Exception) -> Exception:
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

@@ -9,6 +9,8 @@ Source: the documentation of MockClock, which leaves the clock alone while a tas
 ``wait_all_tasks_blocked``.
 """
 
+import threading
+
 import trio
 from trio.lowlevel import RunVar
 
@@ -55,3 +57,16 @@ def threads_at_work() -> ThreadsAtWork:
         count = ThreadsAtWork()
         _of_this_run.set(count)
         return count
+
+
+_this_thread = threading.local()
+
+
+def enter_counted_thread() -> None:
+    """The calling thread does jobs that are counted here, from now to its end."""
+    _this_thread.counted = True
+
+
+def counts_as_work() -> bool:
+    """Whether what the calling thread does is counted."""
+    return getattr(_this_thread, "counted", False)
