@@ -268,6 +268,22 @@ def test_a_grpclib_service_brings_handlers_that_take_a_stream(code: Path) -> Non
     assert method.takes_stream
 
 
+def test_a_grpclib_service_may_have_messages_of_another_library() -> None:
+    """As betterproto generates them."""
+
+    class Note:
+        FromString = SerializeToString = staticmethod(len)
+
+    entry = SimpleNamespace(func=len, cardinality=Cardinality.UNARY_UNARY, request_type=Note, reply_type=Note)
+    service = SimpleNamespace(__mapping__=lambda: {"/notes.Notes/Take": entry})
+
+    (method,) = methods_from(service)
+
+    assert (method.service, method.name, method.reply_type) == ("notes.Notes", "Take", Note)
+    with pytest.raises(TypeError, match=r"notes.Notes/Take returned str where the rpc declares .*Note"):
+        method.serialize("text")
+
+
 def test_serializers_of_the_user_s_own_are_kept() -> None:
     grpc = pytest.importorskip("grpc")
     handlers = {
@@ -370,6 +386,14 @@ def test_the_cause_of_a_failed_import_stays_in_the_chain(bad_modules: None) -> N
         chain.append(error)
         error = error.__cause__
     assert isinstance(chain[-1], ZeroDivisionError)
+
+
+def test_without_grpcio_the_way_around_it_is_told(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "table_of_methods_pb2_grpc", raising=False)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+
+    with pytest.raises(MethodSourceError, match=r"failed: .*grpc.* its \*_pb2 module has the same services"):
+        methods_from("table_of_methods_pb2_grpc:add_GreeterServicer_to_server")
 
 
 def test_all_bad_sources_are_told_at_once(code: Path) -> None:

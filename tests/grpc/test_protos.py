@@ -59,10 +59,18 @@ def test_messages_of_imports_have_a_class_too(folder: Path) -> None:
     protos = load_protos(folder / "orders.proto")
 
     assert protos.message_class("shop.Item")(name="tea") == protos.Order(items=[{"name": "tea"}]).items[0]
-    with pytest.raises(AttributeError, match=r"<Protos orders.proto> define no message or enum 'Item'"):
+    with pytest.raises(AttributeError, match=r"there is no message or enum 'Item' in orders.proto"):
         _ = protos.Item
     with pytest.raises(KeyError):
         protos.message_class("shop.Nothing")
+
+
+def test_a_name_is_looked_up_once(folder: Path) -> None:
+    protos = load_protos(folder / "common.proto")
+
+    assert protos.Item is protos.Item
+    assert "Item" in vars(protos)
+    assert repr(protos) == "<Protos common.proto>"
 
 
 def test_the_same_file_can_be_loaded_twice_and_changed_between(folder: Path) -> None:

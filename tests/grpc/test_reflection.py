@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -169,6 +170,20 @@ async def test_what_there_is_not_is_an_error_answer_and_the_stream_goes_on(
     assert answer.error_response.error_code == code
     assert text in answer.error_response.error_message
     assert len(after.list_services_response.service) == 2
+
+
+async def test_a_user_s_file_comes_before_ours_of_the_same_name(tmp_path: Path, protos: Any) -> None:
+    (tmp_path / "serve.proto").write_text(
+        ORDERS.replace('import "common.proto";', "").replace("shop.Item", "Order")
+    )
+    methods = [*Health().methods(), *methods_from(tmp_path / "serve.proto")]
+
+    (answer,) = await ask(
+        {method.path: method for method in methods}, protos, {"file_by_filename": "serve.proto"}
+    )
+
+    serialized = answer.file_descriptor_response.file_descriptor_proto[0]
+    assert descriptor_pb2.FileDescriptorProto.FromString(serialized).package == "shop.orders"
 
 
 async def test_a_service_without_descriptors_is_listed_and_not_described(protos: Any) -> None:

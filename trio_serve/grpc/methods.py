@@ -78,8 +78,10 @@ def methods_from(source: object) -> list[Method]:
     """
     try:
         methods = _methods_of_object(_resolve(source) if isinstance(source, str | Path) else source)
-    except (ImportPathError, ProtoError) as error:
-        raise MethodSourceError([str(error)]) from error
+    except ProtoError as error:
+        raise MethodSourceError(str(error).splitlines()) from error
+    except ImportPathError as error:
+        raise MethodSourceError([f"{error}{_way_around_grpcio(error)}"]) from error
     except _Unusable as error:
         raise MethodSourceError([f"{_name_of(source)} {error}"]) from error.__cause__
     if not methods:
@@ -151,6 +153,13 @@ def _resolve(source: str | Path) -> object:
     if text.endswith(_DESCRIPTOR_SET_SUFFIXES) and Path(text).is_file():
         return load_descriptor_set(text)
     return import_object(text)
+
+
+def _way_around_grpcio(error: ImportPathError) -> str:
+    missing = error.__cause__
+    if isinstance(missing, ModuleNotFoundError) and missing.name == "grpc":
+        return " (this generated module needs grpcio; its *_pb2 module has the same services and does not)"
+    return ""
 
 
 def _name_of(source: object) -> str:
@@ -321,10 +330,12 @@ def _declared_reply_type(service: str, name: str, request_type: type[Message] | 
     return message_factory.GetMessageClass(method.output_type)
 
 
-def _serializer(service: str, name: str, reply_type: type[Message]) -> Callable[[Any], bytes]:
+def _serializer(service: str, name: str, reply_type: Any) -> Callable[[Any], bytes]:
     """Bytes of a reply.  The type is compared, because protobuf would encode any message without a word."""
     encode: Callable[[Any], bytes] = reply_type.SerializeToString
-    declared = reply_type.DESCRIPTOR.full_name
+    # grpclib's services may have messages that are not protobuf's own, such as betterproto's.
+    is_protobuf = issubclass(reply_type, Message)
+    declared = reply_type.DESCRIPTOR.full_name if is_protobuf else reply_type.__qualname__
 
     def serialize(message: Any) -> bytes:
         if type(message) is reply_type:

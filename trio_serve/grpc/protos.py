@@ -59,12 +59,19 @@ class Protos:
         return message_factory.GetMessageClass(self.pool.FindMessageTypeByName(full_name))
 
     def __getattr__(self, name: str) -> Any:
-        for file in self.files:
+        """Called once for each name: what is found becomes an ordinary attribute."""
+        files: Sequence[FileDescriptor] = self.__dict__.get("files", ())
+        for file in files:
             if name in file.message_types_by_name:
-                return message_factory.GetMessageClass(file.message_types_by_name[name])
-            if name in file.enum_types_by_name:
-                return EnumTypeWrapper(file.enum_types_by_name[name])
-        raise AttributeError(f"{self!r} define no message or enum {name!r}")
+                found: Any = message_factory.GetMessageClass(file.message_types_by_name[name])
+            elif name in file.enum_types_by_name:
+                found = EnumTypeWrapper(file.enum_types_by_name[name])
+            else:
+                continue
+            self.__dict__[name] = found
+            return found
+        named = ", ".join(file.name for file in files)
+        raise AttributeError(f"there is no message or enum {name!r} in {named}")
 
     def __dir__(self) -> list[str]:
         names = [

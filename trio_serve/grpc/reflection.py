@@ -22,7 +22,7 @@ from grpclib.const import Status
 
 from .methods import Method, methods_from
 from .protos import Protos
-from .standard import REFLECTION, REFLECTION_ALPHA
+from .standard import POOL, REFLECTION, REFLECTION_ALPHA
 
 
 class Reflection:
@@ -73,6 +73,8 @@ class Reflection:
     def _find(self, lookup: Callable[..., Any], *args: Any) -> Any:
         """What ``lookup(pool, *args)`` finds in the first pool of the registered methods that has it.
 
+        Our own comes last: a user's ``serve.proto`` is the one that is meant.
+
         Raises:
             KeyError: none has it.
         """
@@ -81,7 +83,7 @@ class Reflection:
             if method.request_type is not None and issubclass(method.request_type, Message):
                 pool = method.request_type.DESCRIPTOR.file.pool
                 pools[id(pool)] = pool
-        for pool in pools.values():
+        for pool in sorted(pools.values(), key=lambda pool: pool is POOL):
             try:
                 return lookup(pool, *args)
             except KeyError:

@@ -13,13 +13,13 @@ from google.protobuf import descriptor_pool
 from .protos import Protos
 from .standard_pb2 import FILES
 
-_pool = descriptor_pool.DescriptorPool()
+POOL = descriptor_pool.DescriptorPool()
 for _file in FILES.values():
-    _pool.AddSerializedFile(_file)
+    POOL.AddSerializedFile(_file)
 
 
 def _protos(file_name: str) -> Protos:
-    return Protos(_pool, [_pool.FindFileByName(file_name)])
+    return Protos(POOL, [POOL.FindFileByName(file_name)])
 
 
 HEALTH = _protos("grpc/health/v1/health.proto")

@@ -17,6 +17,7 @@ from trio_serve.wire.grpc import decode_timeout, encode_timeout
         (100, b"100000m"),
         (1e-9, b"1n"),
         (1e-12, b"1n"),
+        (1.5e-9, b"2n"),
         (0, b"1n"),
         (-3, b"1n"),
         (99999.9999, b"100000S"),
