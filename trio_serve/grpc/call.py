@@ -29,6 +29,7 @@ from trio_serve.grpc.inbox import EndOfStream, Inbox
 from trio_serve.grpc.outbox import Outbox
 from trio_serve.transport.alarms import Alarm
 from trio_serve.transport.connection import Http2Connection
+from trio_serve.transport.window_loans import Loan
 from trio_serve.wire.grpc import (
     OK_TRAILERS,
     RESPONSE_HEADERS,
@@ -73,6 +74,7 @@ class CallEnded(Exception):
 
 
 Dispatch = Callable[["ServerCall"], None]
+OnCancel = Callable[[CancelReason], None]
 TrailingMetadata = Callable[["ServerCall"], Metadata]
 
 
@@ -165,7 +167,7 @@ class ServerCall:
         """The message of a unary request, parsed."""
         self.context: Any = None
         """Whatever the one that handles this call keeps with it."""
-        self.on_cancel: Callable[[CancelReason], None] | None = None
+        self.on_cancel: OnCancel | None = None
         """Called at most once, when the call ended although nobody answered it."""
         self.over = False
         """Whether the call has its status; nothing can be sent any more."""
@@ -241,6 +243,8 @@ class ServerCall:
         """
         if not self._registration.streams_requests:
             return self._take_unary_request()
+        if self.over:
+            raise CallEnded(self.reason)
         inbox = self._inbox
         if inbox is None:
             inbox = self._open_inbox()
@@ -378,8 +382,7 @@ class ServerCall:
 
     def stop(self, reason: CancelReason = CancelReason.SERVER_STOPPING) -> None:
         """End the call from the server's side: UNAVAILABLE, so that a client may try elsewhere."""
-        if self.finish(Status.UNAVAILABLE, f"The call was cut off: {reason.value}.", self.trailing_metadata):
-            self._cancelled(reason)
+        self._cut_off(reason, Status.UNAVAILABLE, f"The call was cut off: {reason.value}.")
 
     # What the stream reports (StreamReceiver).
 
@@ -400,25 +403,15 @@ class ServerCall:
                     self._begin(payload)
                     return
             self._gather(data, end_stream)
-        except GRPCError as error:
-            self._break(error)
         except Exception as error:
-            logger.exception("%s could not be dispatched", self.path)
-            self._break(
-                GRPCError(Status.INTERNAL, f"the call could not be dispatched: {type(error).__name__}")
-            )
+            self._break(error)
 
     def begin_stream(self) -> None:
         """Dispatch a call with streamed requests; its messages come later."""
         try:
             self._registration.dispatch(self)
-        except GRPCError as error:
-            self._break(error)
         except Exception as error:
-            logger.exception("%s could not be dispatched", self.path)
-            self._break(
-                GRPCError(Status.INTERNAL, f"the call could not be dispatched: {type(error).__name__}")
-            )
+            self._break(error)
 
     def writable(self) -> None:
         if self._outbox is not None:
@@ -428,14 +421,17 @@ class ServerCall:
         if not self.over:
             client = error.by_peer and error.code != ErrorCode.NO_ERROR
             reason = CancelReason.CLIENT if client else CancelReason.CONNECTION_LOST
+            on_cancel = self.on_cancel
+            self.reason = reason
             self._end(Status.CANCELLED)
-            self._cancelled(reason)
+            self._tell(on_cancel, reason)
 
     # Inside.
 
     def _open_inbox(self) -> Inbox:
         decompress = decompressor(self.head.encoding)
-        self._inbox = Inbox(MessageReader(self._registration.message_bytes_max, decompress), self)
+        reader = MessageReader(self._registration.message_bytes_max, decompress)
+        self._inbox = Inbox(reader, self, Loan(self.connection.loans, self.stream))
         return self._inbox
 
     def _opened_outbox(self) -> Outbox:
@@ -497,18 +493,40 @@ class ServerCall:
 
     def _expire(self) -> None:
         timeout_s = self.deadline - self._started_at
-        if self.finish(
-            Status.DEADLINE_EXCEEDED, f"Request timed out after {timeout_s:.6g}s.", self.trailing_metadata
-        ):
-            self._cancelled(CancelReason.DEADLINE)
+        text = f"Request timed out after {timeout_s:.6g}s."
+        self._cut_off(CancelReason.DEADLINE, Status.DEADLINE_EXCEEDED, text)
 
-    def _break(self, error: GRPCError) -> None:
-        if self.finish(error.status, error.message or "", self.trailing_metadata):
-            self._cancelled(CancelReason.BROKEN)
+    def _break(self, error: Exception) -> None:
+        if isinstance(error, GRPCError):
+            self._cut_off(CancelReason.BROKEN, error.status, error.message or "")
+            return
+        logger.error("%s could not be dispatched", self.path, exc_info=error)
+        text = f"the call could not be dispatched: {type(error).__name__}"
+        self._cut_off(CancelReason.BROKEN, Status.INTERNAL, text)
+
+    def _cut_off(self, reason: CancelReason, status: Status, text: str) -> None:
+        if self.over:
+            return
+        self.reason = reason
+        on_cancel = self.on_cancel
+        try:
+            self.finish(status, text, self.trailing_metadata)
+        except (ValueError, TypeError):
+            logger.exception("%s: its trailing metadata cannot be sent", self.path)
+            self.finish(status, text)
+        self._tell(on_cancel, reason)
+
+    def _tell(self, on_cancel: OnCancel | None, reason: CancelReason) -> None:
+        if on_cancel is not None:
+            try:
+                on_cancel(reason)
+            except Exception:
+                logger.exception("%s: cancelling its handler failed", self.path)
 
     def _end(self, status: Status) -> None:
         self.over = True
         self.status = status
+        self.on_cancel = None  # it leads to the handler, which leads back here
         if self._alarm is not None:
             self._alarm.cancel()
         self._registration.counters.ended(status, trio.current_time() - self._started_at)
@@ -521,15 +539,6 @@ class ServerCall:
         if stream.state is State.HALF_CLOSED_LOCAL:
             # The client may still be sending what nobody will read (RFC 9113 section 8.1).
             self.connection.wire.reset_stream(stream, ErrorCode.NO_ERROR)
-
-    def _cancelled(self, reason: CancelReason) -> None:
-        self.reason = reason
-        on_cancel, self.on_cancel = self.on_cancel, None
-        if on_cancel is not None:
-            try:
-                on_cancel(reason)
-            except Exception:
-                logger.exception("%s: cancelling its handler failed", self.path)
 
 
 def cut_in_the_middle(text: str, size_max: int) -> str:

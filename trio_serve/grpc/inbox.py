@@ -5,9 +5,11 @@
 
 DATA waits as it came and is cut into messages only when the call asks for one: a peer cannot turn its
 window into thousands of small objects, and what nobody asks for is never inflated.  The window is given
-back as messages are taken.  The bytes of an unfinished message are given back too, because the message
-might be larger than the window and would else never be complete; `LargeMessages` bounds how much of that a
-connection may hold.
+back as messages are taken.
+
+A message larger than the window would never be complete that way.  With a `Loan`, as a server has, the
+rest of it is let in when the connection has room; without one, as a client, which asked for the message,
+its bytes are given back as they come.
 
 Knows nothing of status or deadlines; client and server use it alike.
 """
@@ -16,7 +18,9 @@ from collections import deque
 from typing import Protocol
 
 from trio_serve.transport.parking import ParkingPlace
+from trio_serve.transport.window_loans import Loan
 from trio_serve.wire.grpc import MessageReader
+from trio_serve.wire.http2.windows import WINDOW_DEFAULT
 
 
 class EndOfStream(Exception):
@@ -33,14 +37,27 @@ class Source(Protocol):
 class Inbox:
     """One direction of one call, receiving side."""
 
-    __slots__ = ("_chunks", "_messages", "_owed", "_place", "_reader", "_source", "ended", "error")
+    __slots__ = (
+        "_asked_at",
+        "_chunks",
+        "_loan",
+        "_messages",
+        "_owed",
+        "_place",
+        "_reader",
+        "_source",
+        "ended",
+        "error",
+    )
 
-    def __init__(self, reader: MessageReader, source: Source) -> None:
+    def __init__(self, reader: MessageReader, source: Source, loan: Loan | None = None) -> None:
         self._reader = reader
         self._source = source
         self._chunks: deque[bytes] = deque()
         self._messages: deque[bytes] = deque()
-        self._owed = 0  # bytes of the chunk that the waiting messages were cut from
+        self._owed = 0  # bytes that were cut into messages and not yet given back
+        self._loan = loan
+        self._asked_at = -1  # what was owed when the loan was asked for; it covers what comes after
         self._place = ParkingPlace()
         self.ended = False
         self.error: BaseException | None = None
@@ -58,6 +75,8 @@ class Inbox:
         self.error = self.error or error
         self._chunks.clear()
         self._messages.clear()
+        if self._asked_at >= 0:
+            self._repay()
         self._place.wake()
 
     def take_nowait(self) -> bytes | None:
@@ -80,10 +99,12 @@ class Inbox:
             messages.extend(self._reader.receive(chunk))
             self._owed += len(chunk)
             if not messages:
-                self._pay()
+                self._let_the_rest_in()
         payload = messages.popleft()
         if not messages:
-            self._pay()
+            self._pay(self._owed)
+            if self._asked_at >= 0:
+                self._repay()
         return payload
 
     async def take(self) -> bytes:
@@ -94,7 +115,23 @@ class Inbox:
                 return payload
             await self._place.park()
 
-    def _pay(self) -> None:
-        owed, self._owed = self._owed, 0
-        if owed and not self.ended:
-            self._source.give_back(owed)
+    def _let_the_rest_in(self) -> None:
+        """A message has begun and is not complete."""
+        loan = self._loan
+        if loan is None:
+            self._pay(self._owed)
+        elif self._asked_at >= 0 and loan.is_given():
+            self._pay(self._owed - self._asked_at)
+        elif self._owed + self._reader.missing > WINDOW_DEFAULT:
+            self._asked_at = self._owed
+            loan.ask(self._reader.missing)
+
+    def _repay(self) -> None:
+        self._asked_at = -1
+        if self._loan is not None:
+            self._loan.repay()
+
+    def _pay(self, size: int) -> None:
+        self._owed -= size
+        if size and not self.ended:
+            self._source.give_back(size)

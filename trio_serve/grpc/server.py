@@ -38,8 +38,9 @@ from trio_serve.transport.listener import (
     port_of,
 )
 from trio_serve.transport.memory import MemoryByteStream, memory_pair
+from trio_serve.transport.window_loans import LOANS_BYTES_MAX
 from trio_serve.wire.grpc import GrpcRefusal, RequestHead, Status, read_request, refusal
-from trio_serve.wire.http2 import ErrorCode, FieldBlock, Role, State, Stream, StreamReceiver
+from trio_serve.wire.http2 import ErrorCode, FieldBlock, Limits, Role, State, Stream, StreamReceiver
 
 if TYPE_CHECKING:
     from trio_serve.grpc.health import Health
@@ -52,7 +53,19 @@ STANDARD_SERVICES = ("grpc.health.v1.", "grpc.reflection.")
 STANDARD_GRACE_S = 0.05
 """How long a health watcher gets to be told NOT_SERVING before a drain ends its call."""
 
-SERVER_OPTIONS = ConnectionOptions(keepalive=KeepaliveOptions(time_s=7200.0, without_calls=True))
+STREAMS_MAX = 100
+STREAM_WINDOW_BYTES_MAX = 256 * 1024
+
+SERVER_OPTIONS = ConnectionOptions(
+    keepalive=KeepaliveOptions(time_s=7200.0, without_calls=True),
+    limits=Limits(
+        streams_max=STREAMS_MAX,
+        stream_window_bytes_max=STREAM_WINDOW_BYTES_MAX,
+        # All windows of streams and all loans together: the connection's own window then never closes, and
+        # a handler that does not read holds up no call but its own.
+        connection_window_bytes=STREAMS_MAX * STREAM_WINDOW_BYTES_MAX + LOANS_BYTES_MAX,
+    ),
+)
 
 
 class Server:

@@ -25,6 +25,7 @@ from trio_serve.transport.byte_stream import GONE, RECEIVE_BYTES_MAX, ByteStream
 from trio_serve.transport.keepalive import Keepalive, KeepaliveOptions, PingEnforcement
 from trio_serve.transport.lifetime import Lifetime, LifetimeOptions
 from trio_serve.transport.parking import ParkingPlace
+from trio_serve.transport.window_loans import WindowLoans
 from trio_serve.transport.writer import Writer, WriteStalled
 from trio_serve.wire.http2 import (
     Connection,
@@ -38,6 +39,10 @@ from trio_serve.wire.http2 import (
 )
 
 logger = logging.getLogger("trio_serve.transport")
+
+LONG_TURN_S = 0.002
+RECEIVE_BYTES_LESS = 8 * 1024
+"""After a turn that took long, as swarms of tiny frames make it, the next one takes no more than this."""
 
 UNREAD_ANSWERS_MAX = 1024 * 1024
 LINGER_S = 1.0
@@ -95,6 +100,7 @@ class Http2Connection:
         "alarms",
         "byte_stream",
         "last_read",
+        "loans",
         "state",
         "wire",
         "writer",
@@ -109,6 +115,7 @@ class Http2Connection:
         options: ConnectionOptions = ConnectionOptions(),
     ) -> None:
         self.wire = Connection(role, self, options.limits)
+        self.loans = WindowLoans(self.wire)
         self.byte_stream = byte_stream
         self.writer = Writer(self.wire, byte_stream, options.write_stall_s)
         self.alarms = alarms
@@ -209,15 +216,20 @@ class Http2Connection:
 
     async def _read(self) -> None:
         wire, writer, receive_some = self.wire, self.writer, self.byte_stream.receive_some
+        loans = self.loans
+        size = RECEIVE_BYTES_MAX
         server = self._role is Role.SERVER
         try:
             while wire.closed is None:
-                data = await receive_some(RECEIVE_BYTES_MAX)
+                data = await receive_some(size)
                 if not data:
                     self._reason = self._reason or "the peer closed the connection"
                     return
                 self.last_read = now = trio.current_time()
                 wire.receive_data(data, now)
+                if loans.waiting:
+                    loans.lend()
+                size = RECEIVE_BYTES_MAX if trio.current_time() - now < LONG_TURN_S else RECEIVE_BYTES_LESS
                 if wire.unsent:
                     writer.wake()
                 while server and writer.backlog > UNREAD_ANSWERS_MAX:

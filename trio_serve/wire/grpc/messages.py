@@ -79,7 +79,8 @@ class MessageReader:
         Raises:
             GRPCError: RESOURCE_EXHAUSTED for a message over the limit, at its prefix, before
                 any of it is kept; INTERNAL for a bad prefix or a message that does not inflate.
-                The call is over then; the reader must not be used again.
+                The call is over then, with the messages before it in ``data``; the reader must
+                not be used again.
         """
         if self._pieces:
             self._keep(data)

@@ -31,6 +31,7 @@ class Connection(ConnectionState):
     receive_data = receiving.receive_data
     receive_eof = receiving.receive_eof
     acknowledge = receiving.acknowledge
+    lend_window = receiving.lend_window
 
     open_stream = sending.open_stream
     send_headers = sending.send_headers

@@ -42,6 +42,7 @@ from .windows import ReceiveWindow
 
 _unpack_header = FRAME_HEADER.unpack_from
 _DEBUG_BYTES_MAX = 256
+_HELD_PIECES_MAX = 64
 _NOT_PLAIN = END_HEADERS | PADDED | PRIORITISED
 
 
@@ -58,6 +59,8 @@ def receive_data(state: ConnectionState, data: bytes, now: float = 0.0) -> None:
         state.held.append(data)
         state.held_bytes += len(data)
         if state.held_bytes < state.held_until:
+            if len(state.held) > _HELD_PIECES_MAX:  # crumbs cost more than the octets in them
+                state.held[:] = [b"".join(state.held)]
             return
         data = b"".join(state.held)
         state.held.clear()
@@ -76,7 +79,9 @@ def receive_data(state: ConnectionState, data: bytes, now: float = 0.0) -> None:
 def receive_eof(state: ConnectionState) -> None:
     """The peer will send nothing more."""
     if state.closed is None:
-        state.end(ConnectionEnded(ErrorCode.NO_ERROR, by_peer=True, text="the peer closed the connection"))
+        goaway = state.goaway_from_peer
+        code = ErrorCode.NO_ERROR if goaway is None else goaway.code
+        state.end(ConnectionEnded(code, by_peer=True, text="the peer closed the connection"))
 
 
 def fail(state: ConnectionState, fault: ConnectionFault) -> None:
@@ -175,18 +180,22 @@ def _padded_data(state: ConnectionState, flags: int, stream_id: int, payload: by
 def _data(state: ConnectionState, stream_id: int, content: bytes, flow: int, end_stream: int) -> None:
     """``flow`` octets count against the windows: padding does, though nobody receives it (section 6.1)."""
     window = state.receive_window
-    if flow > window.available:
-        raise ConnectionFault(
-            ErrorCode.FLOW_CONTROL_ERROR,
-            f"DATA of {flow} octets in a connection window of {window.available}",
-        )
-    window.available -= flow
+    available = window.available
+    if flow > available:
+        text = f"DATA of {flow} octets in a connection window of {available}"
+        raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, text)
+    window.available = available - flow
     stream = state.streams.get(stream_id)
     if stream is None or stream.state is HALF_CLOSED_REMOTE:
         _late_data(state, stream_id, flow)
         return
     stream.unacknowledged += flow
-    _take_from_stream(state, stream, flow, end_stream)
+    # The last DATA there is needs no window of its own to be counted.
+    if stream.receive_window is not None or not end_stream or flow > state.limits.stream_window_bytes:
+        window = _window_of(state, stream)
+        if not window.take(flow):
+            text = f"DATA of {flow} octets in a stream window of {window.available}"
+            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, text)
     if not stream.headers_received:
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, "DATA before HEADERS")
     size = len(content)
@@ -210,18 +219,13 @@ def _data(state: ConnectionState, stream_id: int, content: bytes, flow: int, end
         state.drop(stream)
 
 
-def _take_from_stream(state: ConnectionState, stream: Stream, flow: int, end_stream: int) -> None:
+def _window_of(state: ConnectionState, stream: Stream) -> ReceiveWindow:
     window = stream.receive_window
     if window is None:
         limits = state.limits
-        if end_stream and flow <= limits.stream_window_bytes:
-            return  # the last DATA there is: no window is needed to count it
-        size = limits.stream_window_bytes
-        window = stream.receive_window = ReceiveWindow(size, limits.stream_window_bytes_max)
-    if not window.take(flow):
-        raise StreamFault(
-            ErrorCode.FLOW_CONTROL_ERROR, f"DATA of {flow} octets in a stream window of {window.available}"
-        )
+        window = ReceiveWindow(limits.stream_window_bytes, limits.stream_window_bytes_max)
+        stream.receive_window = window
+    return window
 
 
 def _late_data(state: ConnectionState, stream_id: int, flow: int) -> None:
@@ -253,6 +257,17 @@ def acknowledge(state: ConnectionState, stream: Stream, size: int) -> None:
         increment = window.give_back(size)
         if increment:
             state.queue(window_update_frame(stream.id, increment))
+
+
+def lend_window(state: ConnectionState, stream: Stream, size: int) -> None:
+    """Let the peer send ``size`` octets more on ``stream``, once: a message is larger than its window.
+
+    Dropped on a stream that receives no more.
+    """
+    if stream.state not in AFTER_RECEIVED_END:
+        return
+    _window_of(state, stream).lend(size)
+    state.queue(window_update_frame(stream.id, size))
 
 
 # -- HEADERS and CONTINUATION ---------------------------------------------------------------------------

@@ -52,16 +52,23 @@ class ReceiveWindow(Window):
     flight, and one that does not never holds more than the first ``size``.
     """
 
-    __slots__ = ("consumed", "size", "size_max")
+    __slots__ = ("consumed", "lent", "size", "size_max")
 
     def __init__(self, size: int, size_max: int | None = None) -> None:
         super().__init__(size)
         self.size = size
         self.size_max = size if size_max is None else max(size, size_max)
         self.consumed = 0
+        self.lent = 0
 
     def give_back(self, size: int) -> int:
         """Note ``size`` octets as consumed; the increment to announce to the peer now, or 0 for not yet."""
+        if self.lent:
+            repaid = min(self.lent, size)
+            self.lent -= repaid
+            size -= repaid
+            if not size:
+                return 0
         consumed = self.consumed + size
         if consumed * 2 < self.size:
             self.consumed = consumed
@@ -72,6 +79,11 @@ class ReceiveWindow(Window):
         self.size = grown
         self.available += increment
         return increment
+
+    def lend(self, increment: int) -> None:
+        """Room for ``increment`` octets once; announce it.  Octets consumed repay it first."""
+        self.widen(increment)
+        self.lent += increment
 
     def enlarge(self, increment: int) -> None:
         """The window itself is larger by ``increment`` from now on; announce it."""

@@ -1,0 +1,76 @@
+"""Room for messages larger than a stream's window, lent one by one.
+
+    message of 1 MiB announced, 64 KiB of it here --> ask(missing) --> [queue] --> lent: one WINDOW_UPDATE
+    for the rest message complete -----------------------------------------------> repay ----> the next in
+    the queue
+
+A message can only be used whole, so its stream's window must once be as large as the message; but a hundred
+streams that each hold most of a large message would hold a hundred messages.  So the bytes lent on a
+connection, together with the answers that its peer has not taken, stay within ``bytes_max``.  The first in
+the queue always gets its loan when nothing else is lent, however large: there is no deadlock, and a peer
+who takes no answers gets no further loans.
+
+Knows windows and nothing of messages but their size.
+"""
+
+from trio_serve.wire.http2 import Connection, Stream
+
+LOANS_BYTES_MAX = 8 * 1024 * 1024
+
+
+class WindowLoans:
+    """The loans of one connection."""
+
+    __slots__ = ("_bytes_max", "_lent", "_wire", "waiting")
+
+    def __init__(self, wire: Connection, bytes_max: int = LOANS_BYTES_MAX) -> None:
+        self._wire = wire
+        self._bytes_max = bytes_max
+        self._lent: dict[Stream, int] = {}
+        self.waiting: dict[Stream, int] = {}
+
+    def has(self, stream: Stream) -> bool:
+        """Whether ``stream`` has the loan that it asked for last."""
+        return stream in self._lent
+
+    def ask(self, stream: Stream, size: int) -> None:
+        """Lend ``size`` bytes when it is this stream's turn; asking again while it waits changes the size."""
+        self.waiting[stream] = size
+        self.lend()
+
+    def repay(self, stream: Stream) -> None:
+        """The message is complete, or given up: its room goes to the next.  Safe without a loan."""
+        self.waiting.pop(stream, None)
+        if self._lent.pop(stream, None) is not None:
+            self.lend()
+
+    def lend(self) -> None:
+        """Serve the queue as far as there is room; to be called when the peer may have taken answers."""
+        while self.waiting:
+            stream, size = next(iter(self.waiting.items()))
+            untaken = sum(other.unsent for other in self._wire.waiting.values())
+            lent = sum(self._lent.values())
+            if untaken + (lent + size if lent else 0) > self._bytes_max:
+                return
+            del self.waiting[stream]
+            self._lent[stream] = size
+            self._wire.lend_window(stream, size)
+
+
+class Loan:
+    """What one stream's receiver needs of `WindowLoans`."""
+
+    __slots__ = ("_loans", "_stream")
+
+    def __init__(self, loans: WindowLoans, stream: Stream) -> None:
+        self._loans = loans
+        self._stream = stream
+
+    def is_given(self) -> bool:
+        return self._loans.has(self._stream)
+
+    def ask(self, size: int) -> None:
+        self._loans.ask(self._stream, size)
+
+    def repay(self) -> None:
+        self._loans.repay(self._stream)
