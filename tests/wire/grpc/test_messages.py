@@ -80,6 +80,16 @@ def test_a_message_at_the_limit_is_taken_and_one_over_it_refused_at_its_prefix()
     )
 
 
+def test_a_compressed_message_may_be_as_large_as_the_limit() -> None:
+    compress = compressor("deflate")
+    assert compress is not None
+    packed = compress(b"")
+
+    reader = MessageReader(len(packed), decompressor("deflate"))
+
+    assert reader.receive(frame_message(packed, compressed=True)) == [b""]
+
+
 def test_an_announcement_of_four_gibibytes_costs_nothing() -> None:
     reader = MessageReader(4194304, what="reply message", way_out="set it in open_channel")
 

@@ -13,7 +13,15 @@ Source: "gRPC over HTTP2" (PROTOCOL-HTTP2.md of the gRPC project).
 Knows no sockets, clocks, HTTP/2 frames or protobuf.
 """
 
-from .compression import ACCEPT_ENCODING, ENCODINGS, accepted, compressor, decompressor
+from .compression import (
+    ACCEPT_ENCODING,
+    ENCODINGS,
+    Compress,
+    Decompress,
+    accepted,
+    compressor,
+    decompressor,
+)
 from .fields import FieldBlock, Fields
 from .messages import PREFIX_BYTES, MessageReader, frame_message, whole_message
 from .metadata import Metadata, MetadataLike, decode_metadata, encode_metadata
@@ -48,6 +56,8 @@ __all__ = [
     "OK_TRAILERS",
     "PREFIX_BYTES",
     "RESPONSE_HEADERS",
+    "Compress",
+    "Decompress",
     "FieldBlock",
     "Fields",
     "GrpcRefusal",

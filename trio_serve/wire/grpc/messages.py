@@ -127,7 +127,7 @@ class MessageReader:
         self._pieces[0] = self._pieces[0][PREFIX_BYTES:]
         payload = b"".join(self._pieces)
         self._pieces.clear()
-        self._size, self._want = 0, PREFIX_BYTES
+        self._size = 0
         return self._inflate(payload) if flag else payload
 
     def _keep(self, data: bytes) -> None:
