@@ -36,7 +36,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "instance": (
         {"wire.grpc", "transport", "grpc", "actors", "serving", "proxy", "observe"},
-        {"trio", "outcome", "attrs", "cattrs", "yaml", "grpclib", "cloudpickle", "starlette", "hypercorn"},
+        {
+            *("trio", "outcome", "attrs", "cattrs", "yaml", "grpclib", "cloudpickle"),
+            *("starlette", "hypercorn", "watchfiles"),
+        },
     ),
     "engines": ({"serving"}, {"ray"}),
     "testing": (
@@ -46,7 +49,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # the faces at the top: the public names and the command line
     "": (
         {"transport", "grpc", "actors", "serving", "proxy", "observe", "instance", "engines", "testing"},
-        {"trio", "click", "watchfiles"},
+        {"trio", "click"},
     ),
 }
 

@@ -80,6 +80,31 @@ def test_every_mistake_is_told_at_once_with_its_place_in_the_order_of_the_file(f
     ]
 
 
+def test_options_of_deployments_are_checked_where_they_stand(folder: pathlib.Path) -> None:
+    told = refusal_of(
+        """\
+        applications:
+          - import_path: m:a
+            deployments:
+              - name: One
+                num_replicas: 0
+                max_ongoing_request: 3
+              - name: Two
+                num_replicas: 2
+                autoscaling_config: {max_replicas: 3}
+        """
+    )
+
+    assert told == [
+        "config.yaml:5:23: applications[0].deployments[0].num_replicas: "
+        'num_replicas=0 must be a whole number of 1 or more, or "auto"',
+        "config.yaml:6:9: applications[0].deployments[0].max_ongoing_request: "
+        "there is no option 'max_ongoing_request'; did you mean 'max_ongoing_requests'?",
+        "config.yaml:7:9: applications[0].deployments[1]: num_replicas=2 and autoscaling_config contradict "
+        'each other; leave out one of them, or write num_replicas="auto"',
+    ]
+
+
 def test_two_applications_on_one_prefix_are_refused(folder: pathlib.Path) -> None:
     told = refusal_of("applications: [{name: a, import_path: m:a}, {name: b, import_path: m:b}]")
 

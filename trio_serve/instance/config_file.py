@@ -39,6 +39,7 @@ from trio_serve.instance.settings import (
     text,
     wrong,
 )
+from trio_serve.serving.options import OPTION_NAMES, OptionsError, read_options
 
 
 def import_path(value: Any) -> str:
@@ -63,15 +64,29 @@ class RuntimeEnv:
 
 
 def _deployment_options(value: Any) -> dict[str, Any]:
-    """The name of a deployment and options for it; the options themselves are checked by the deployment."""
+    """The name of a deployment, and options that stand over those in its code."""
     options = mapping_of(anything)(value)
+    mistakes: list[Mistake] = []
     if "name" not in options:
-        raise wrong("'name' is missing; it says which deployment of the application is meant")
-    try:
-        nonempty_text(options["name"])
-    except Mistakes as found:
-        raise found.below("name") from None
+        mistakes.append(
+            Mistake((), "'name' is missing; it says which deployment of the application is meant")
+        )
+    for key, option in options.items():
+        mistakes += [
+            Mistake((key,), problem, at_key=key not in OPTION_NAMES) for problem in _problems({key: option})
+        ]
+    mistakes += [Mistake((), problem) for problem in ([] if mistakes else _problems(options))]
+    if mistakes:
+        raise Mistakes(mistakes)
     return options
+
+
+def _problems(options: dict[str, Any]) -> tuple[str, ...]:
+    try:
+        read_options("", options)
+    except OptionsError as error:
+        return error.problems
+    return ()
 
 
 @attrs.frozen

@@ -73,12 +73,12 @@ class KeepaliveOptions:
     """How a silent connection is probed (gRFC A9), and how often a client may probe us (gRFC A8).
 
     After ``time_s`` without a byte from the peer a PING is sent; without an answer for ``timeout_s`` the
-    connection is closed.  A client that pings more often than each ``min_interval_s`` is sent away.
+    connection is closed.  A client that pings more often than each ``interval_min_s`` is sent away.
     """
 
     time_s: float = setting(seconds, 7200.0)
     timeout_s: float = setting(seconds, 20.0)
-    min_interval_s: float = setting(seconds, 10.0)
+    interval_min_s: float = setting(seconds, 10.0)
 
     __attrs_post_init__ = check_settings
 

@@ -1,0 +1,5 @@
+"""``python -m trio_serve``: the command line."""
+
+from trio_serve.cli import main
+
+main(prog_name="trio-serve")

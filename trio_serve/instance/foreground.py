@@ -1,0 +1,193 @@
+"""``trio-serve run`` in the foreground: import, listen, deploy, serve; a signal drains, a second one cuts.
+
+    plan > applications imported > ports bound > applications deployed > connections accepted > ... > drained
+
+Ports are bound before the applications are deployed, so that one in use is told at once, and connections are
+accepted after, so that a client that came too early waits for its answer and gets no error.
+
+Exit codes: 0 a clean stop, 1 the application failed or calls were cut off, 2 a mistake on the command line or
+in the configuration.
+
+Knows nothing of options and their texts.
+"""
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+
+import attrs
+import trio
+
+from trio_serve.instance.importing import ImportedCodeRaised
+from trio_serve.instance.instance import Instance, open_instance
+from trio_serve.instance.loading import load_applications
+from trio_serve.instance.logs import logs_on_stderr
+from trio_serve.instance.nurseries import open_plain_nursery
+from trio_serve.instance.plan import CommandLine, ServePlan, plan_of
+from trio_serve.instance.progress import logged_progress
+from trio_serve.instance.settings import Mistakes
+from trio_serve.instance.targets import RunTarget
+from trio_serve.proxy.stack_trace import user_stack_trace
+
+logger = logging.getLogger("trio_serve.run")
+
+OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+STOPPED, FAILED, MISTAKEN = 0, 1, 2
+"""Exit codes."""
+
+
+@attrs.frozen
+class Supervised:
+    """What a process that started this one passed on to it, as file descriptors.
+
+    ``ready``: gets one line of JSON when everything is served.  ``lifeline``: its end is a request to stop.
+    ``grpc_listeners``: sockets that listen already.
+    """
+
+    ready_fd: int | None = None
+    lifeline_fd: int | None = None
+    grpc_listener_fds: tuple[int, ...] = ()
+
+
+class _NotServed(Exception):
+    """Why nothing is served: ``text`` for the person who started it, and the exit code."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+def run_in_foreground(given: CommandLine, supervised: Supervised) -> int:
+    """Serve what the command line asks for until a signal says stop; the exit code."""
+    # Until Trio runs, SIGTERM interrupts an import as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if supervised.lifeline_fd is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor too, which tells us
+    try:
+        return _run(given, supervised)
+    except _NotServed as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped before anything was served", file=sys.stderr)
+        return STOPPED
+
+
+def _run(given: CommandLine, supervised: Supervised) -> int:
+    try:
+        plan = plan_of(given)
+    except ValueError as error:
+        raise _NotServed(str(error), MISTAKEN) from None
+    with logs_on_stderr(plan.logging_config):
+        for warning in plan.warnings:
+            logger.warning("%s", warning)
+        try:
+            targets = load_applications(plan)
+        except ImportedCodeRaised as error:
+            raise _NotServed(f"{error}\n\n{_trace(error.__cause__ or error)}", FAILED) from None
+        except ValueError as error:
+            raise _NotServed(str(error), MISTAKEN) from None
+        return trio.run(_Foreground(plan, targets, supervised).serve)
+
+
+class _Foreground:
+    """One run: ``asked`` ends serving and lets the instance drain, ``cut`` ends everything at once."""
+
+    def __init__(self, plan: ServePlan, targets: list[RunTarget], supervised: Supervised) -> None:
+        self._plan = plan
+        self._targets = targets
+        self._supervised = supervised
+        self._asked = trio.CancelScope()
+        self._cut = trio.CancelScope()
+        self._instance: Instance | None = None
+
+    async def serve(self) -> int:
+        """Serve until told to stop; the exit code."""
+        with self._cut:
+            async with open_plain_nursery() as watching:
+                await watching.start(self._obey_signals)
+                if self._supervised.lifeline_fd is not None:
+                    watching.start_soon(self._obey_lifeline, self._supervised.lifeline_fd)
+                async with open_instance() as self._instance:
+                    with self._asked:
+                        await self._start(self._instance)
+                        await trio.sleep_forever()
+                watching.cancel_scope.cancel()
+            logger.info("stopped")
+        return FAILED if self._cut.cancelled_caught else STOPPED
+
+    async def _start(self, instance: Instance) -> None:
+        plan = self._plan
+        began = trio.current_time()
+        try:
+            inherited = [socket.socket(fileno=fd) for fd in self._supervised.grpc_listener_fds]
+            await instance.listen(plan.http_options, plan.grpc_options, inherited)
+        except Mistakes as found:
+            raise _NotServed(str(plan.error(found.mistakes)), MISTAKEN) from None
+        except OSError as error:
+            raise _NotServed(error.strerror or str(error), FAILED) from None
+        try:
+            async with logged_progress(instance):
+                await instance.run_many(self._targets)
+        except Exception as error:
+            raise _NotServed(f"{self._names} did not start:\n\n{_trace(error)}", FAILED) from None
+        await instance.accept()
+        self._announce(instance, trio.current_time() - began)
+
+    def _announce(self, instance: Instance, took_s: float) -> None:
+        lines = [f"{proxy} {address}\n" for proxy, address in instance.addresses.items()]
+        sys.stdout.writelines(lines)
+        sys.stdout.flush()
+        places = " and ".join(f"{proxy} {address}" for proxy, address in instance.addresses.items())
+        logger.info("serving %s on %s, started in %.2f s", self._names, places or "no port", took_s)
+        if not lines:
+            logger.warning("no proxy is open; --grpc-servicer-functions or --proto name services to serve")
+        if self._supervised.ready_fd is not None:
+            with os.fdopen(self._supervised.ready_fd, "w") as ready:
+                ready.writelines([*lines, "ready\n"])
+
+    @property
+    def _names(self) -> str:
+        return " and ".join(repr(target.name) for target in self._targets)
+
+    def _in_flight(self) -> str:
+        calls = 0 if self._instance is None else self._instance.calls_in_flight
+        return f"{calls} calls in flight" if calls != 1 else "1 call in flight"
+
+    async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        obeyed = (
+            {signal.SIGTERM} if self._supervised.lifeline_fd is not None else {signal.SIGTERM, signal.SIGINT}
+        )
+        with trio.open_signal_receiver(*obeyed) as arriving:
+            task_status.started()
+            async for number in arriving:
+                name = signal.Signals(number).name
+                if self._asked.cancel_called:
+                    logger.warning("%s again: cutting off %s", name, self._in_flight())
+                    self._cut.cancel()
+                    return
+                logger.info("%s: draining, %s; a second signal cuts them off", name, self._in_flight())
+                self._asked.cancel()
+
+    async def _obey_lifeline(self, fd: int) -> None:
+        """Stop when the process that holds the other end has gone."""
+        async with trio.lowlevel.FdStream(fd) as lifeline:
+            await lifeline.receive_some(1)
+        logger.info("the supervisor has gone: stopping")
+        self._asked.cancel()
+
+
+def _trace(error: BaseException) -> str:
+    """The stack trace of an error of the user's code, without our frames and those of the import system."""
+    trace = error.__traceback__
+    while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return user_stack_trace(error.with_traceback(trace))
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename.startswith(("<frozen importlib", OURS)) or filename == importlib.__file__

@@ -1,0 +1,227 @@
+"""A running instance: a controller with its deployments, the proxies before it, one nursery around them.
+
+    open_instance ── nursery ┬─ controller ── deployments ── replicas
+                             └─ proxies    ── connections
+
+What was started first stops last: leaving the block drains the proxies (NOT_SERVING, GOAWAY, calls in flight
+finish), then the deployments.  Nothing outlives the block, and cancelling it cancels all.
+
+Knows nothing of threads, signals and command lines.
+"""
+
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import trio
+
+from trio_serve.instance.logs import logs_on_stderr
+from trio_serve.instance.nurseries import open_plain_nursery
+from trio_serve.instance.options import HTTPOptions, LoggingConfig, gRPCOptions, options_from
+from trio_serve.instance.proxies import GrpcDoor, open_grpc_door
+from trio_serve.instance.targets import RunTarget, check_targets
+from trio_serve.serving.application import Application
+from trio_serve.serving.controller import Controller
+from trio_serve.serving.handle import DeploymentHandle
+from trio_serve.serving.status import ServeStatus
+
+logger = logging.getLogger("trio_serve.instance")
+
+current_instance: ContextVar["Instance"] = ContextVar("trio_serve.instance")
+"""The innermost instance that is open around the code that asks."""
+
+
+@asynccontextmanager
+async def open_instance(
+    *,
+    http_options: HTTPOptions | Mapping[str, Any] | None = None,
+    grpc_options: gRPCOptions | Mapping[str, Any] | None = None,
+    logging_config: LoggingConfig | Mapping[str, Any] | None = None,
+) -> AsyncIterator["Instance"]:
+    """Open an instance for the length of the block.
+
+    A proxy opens for the options that are given, and none for None; port 0 takes a free one.  Leaving the
+    block drains: calls in flight have the graceful timeouts to finish.  An error that leaves it, and a
+    cancellation, end everything at once.
+
+    Raises:
+        Mistakes: bad options, all of them.
+        MethodSourceError: gRPC services that cannot be found, all of them.
+        OSError: a port is in use, or a host is not ours.
+    """
+    http = None if http_options is None else options_from(HTTPOptions, http_options, "http_options")
+    grpc = None if grpc_options is None else options_from(gRPCOptions, grpc_options, "grpc_options")
+    logs = None if logging_config is None else options_from(LoggingConfig, logging_config, "logging_config")
+    logging_as_told = contextlib.nullcontext() if logs is None else logs_on_stderr(logs)
+    with logging_as_told:
+        async with open_plain_nursery() as nursery:
+            controller = Controller()
+            await nursery.start(controller.run)
+            instance = Instance(controller, nursery)
+            around = current_instance.set(instance)
+            try:
+                await instance.listen(http, grpc)
+                await instance.accept()
+                yield instance
+                await instance.shutdown()
+            finally:
+                instance.close()
+                current_instance.reset(around)
+            nursery.cancel_scope.cancel()
+
+
+class Instance:
+    """What `open_instance` opens: applications to run, and proxies that lead to them."""
+
+    def __init__(self, controller: Controller, nursery: trio.Nursery) -> None:
+        self.trio_token = trio.lowlevel.current_trio_token()
+        self._controller = controller
+        self._nursery = nursery
+        self._grpc: GrpcDoor | None = None
+
+    # Applications.
+
+    async def run(
+        self,
+        target: Application,
+        *,
+        name: str = "default",
+        route_prefix: str | None = "/",
+        logging_config: LoggingConfig | Mapping[str, Any] | None = None,
+    ) -> DeploymentHandle:
+        """Run an application, or update the one of this name, and wait until it is RUNNING.
+
+        Cancelled, it leaves the application to be deployed, or not, by itself.
+
+        Raises:
+            TypeError: ``target`` is no application.
+            Mistakes: a bad name or prefix.
+            Exception: what the constructor of a deployment raised, itself.
+        """
+        (handle,) = await self.run_many([RunTarget(target, name, route_prefix, logging_config)])
+        return handle
+
+    async def run_many(self, targets: Sequence[RunTarget]) -> list[DeploymentHandle]:
+        """Run several applications as `run` does, all at the same time; their handles in the same order.
+
+        All are checked before the first one is deployed.
+        """
+        controller = self._controller
+        check_targets(targets, {name: app.route_prefix for name, app in controller.applications.items()})
+        handles = {}
+
+        async def deploy(target: RunTarget) -> None:
+            handles[target.name] = await self._deploy(target)
+
+        for target in targets:
+            await deploy(target)
+        return [handles[target.name] for target in targets]
+
+    async def _deploy(self, target: RunTarget) -> DeploymentHandle:
+        await self._controller.deploy(
+            target.target,
+            name=target.name,
+            route_prefix=target.route_prefix,
+            overrides=target.deployment_options,
+        )
+        return self.get_app_handle(target.name)
+
+    async def delete(self, name: str) -> None:
+        """Drain the application ``name`` and take it away; KeyError when there is none."""
+        await self._controller.delete(name)
+
+    def status(self) -> ServeStatus:
+        """What runs, and how it is."""
+        return self._controller.status()
+
+    def get_app_handle(self, name: str) -> DeploymentHandle:
+        """A handle for the ingress of the application ``name``; KeyError when there is none."""
+        return self._controller.handle(name)
+
+    def get_deployment_handle(self, deployment_name: str, app_name: str | None = None) -> DeploymentHandle:
+        """A handle for any deployment of an application (the caller's own, when none is named)."""
+
+    # Proxies.
+
+    @property
+    def grpc_port(self) -> int | None:
+        """The port that the gRPC proxy listens on; None when it is not open."""
+        return None if self._grpc is None else self._grpc.port
+
+    @property
+    def http_port(self) -> int | None:
+        """The port that the HTTP proxy listens on; None when it is not open."""
+        return None
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where each open proxy listens: ``{"grpc": "127.0.0.1:9000"}``."""
+        return {} if self._grpc is None else {"grpc": self._grpc.address}
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls that came in through a proxy and have no answer yet."""
+        return 0 if self._grpc is None else self._grpc.calls_in_flight
+
+    async def listen(
+        self,
+        http_options: HTTPOptions | None,
+        grpc_options: gRPCOptions | None,
+        grpc_listeners: Sequence[socket.socket] = (),
+    ) -> None:
+        """Open the ports; who connects waits until `accept`.  Raises as `open_instance`."""
+        if http_options is not None:
+            logger.debug("there is no HTTP proxy yet, http_options are kept for it")
+        if grpc_options is not None:
+            self._grpc = await open_grpc_door(grpc_options, self._controller, grpc_listeners)
+
+    async def accept(self) -> None:
+        """Serve who connects, and has connected since `listen`."""
+        if self._grpc is not None:
+            await self._grpc.accept(self._nursery)
+
+    # The end.
+
+    async def drain(self) -> None:
+        """Take no more calls from outside and wait for those in flight: NOT_SERVING, GOAWAY, last answer."""
+        if self._grpc is not None:
+            await self._grpc.drain()
+
+    async def shutdown(self) -> None:
+        """Drain the proxies, then the deployments in reverse order of their start, within their timeouts."""
+        await self.drain()
+        await self._controller.stop()
+
+    def close(self) -> None:
+        """Give the ports back at once."""
+        if self._grpc is not None:
+            self._grpc.close()
+
+
+async def serve(
+    target: Application,
+    *,
+    name: str = "default",
+    route_prefix: str | None = "/",
+    http_options: HTTPOptions | Mapping[str, Any] | None = None,
+    grpc_options: gRPCOptions | Mapping[str, Any] | None = None,
+    logging_config: LoggingConfig | Mapping[str, Any] | None = None,
+    task_status: trio.TaskStatus[DeploymentHandle] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve one application until cancelled: ``handle = await nursery.start(serve, app)``.
+
+    ``nursery.start`` returns a handle for the application once it is RUNNING.  Raises what `open_instance`
+    and `Instance.run` raise.
+    """
+    async with open_instance(
+        http_options=http_options, grpc_options=grpc_options, logging_config=logging_config
+    ) as instance:
+        handle = await instance.run(
+            target, name=name, route_prefix=route_prefix, logging_config=logging_config
+        )
+        task_status.started(handle)
+        await trio.sleep_forever()

@@ -1,0 +1,129 @@
+"""The proxies of one instance: listening, accepting, drained, in these steps and in this order.
+
+    listen   services imported, files read, ports bound: whatever can be wrong is wrong here
+    accept   connections are taken, those first that came in since
+    drain    NOT_SERVING, no new connections, GOAWAY; returns when the last call has ended
+
+Knows which proxies there are and what their options mean to them, and nothing of how they serve.
+"""
+
+import math
+import socket
+import ssl
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+
+from trio_serve.grpc.methods import Method, MethodSourceError, methods_from
+from trio_serve.grpc.server import Server
+from trio_serve.instance.options import TLSOptions, gRPCOptions
+from trio_serve.instance.settings import Mistake, Mistakes
+from trio_serve.proxy.grpc_proxy import GrpcProxy
+from trio_serve.serving.controller import Controller
+from trio_serve.transport.connection import ConnectionOptions
+from trio_serve.transport.keepalive import KeepaliveOptions
+from trio_serve.transport.lifetime import LifetimeOptions
+from trio_serve.transport.listener import close_listener, open_listeners, port_of, server_tls
+
+
+class GrpcDoor:
+    """The gRPC proxy with the sockets that it listens on."""
+
+    def __init__(
+        self,
+        proxy: GrpcProxy,
+        listeners: Sequence[socket.socket],
+        tls: ssl.SSLContext | None,
+        drain_timeout_s: float,
+    ) -> None:
+        self._proxy = proxy
+        self._listeners = listeners
+        self._tls = tls
+        self._drain_timeout_s = drain_timeout_s
+        self.address = _address_of(listeners)
+        self.port = port_of(listeners)
+
+    @property
+    def calls_in_flight(self) -> int:
+        return sum(counters.running for counters in self._proxy.server.method_counters.values())
+
+    async def accept(self, nursery: trio.Nursery) -> None:
+        """Serve in ``nursery`` whoever connects, and has connected since the socket listens."""
+        serve = self._proxy.server.serve_listeners
+        await nursery.start(partial(serve, self._listeners, tls=self._tls))
+
+    async def drain(self) -> None:
+        """Let the calls in flight finish, for as long as ``drain_timeout_s``, and stop serving."""
+        await self._proxy.drain(self._drain_timeout_s)
+
+    def close(self) -> None:
+        """Stop listening; what accepts, if anything does, closes the connections itself."""
+        for listener in self._listeners:
+            close_listener(listener)
+
+
+async def open_grpc_door(
+    options: gRPCOptions, controller: Controller, listeners: Sequence[socket.socket] = ()
+) -> GrpcDoor:
+    """Listen where ``options`` say, or on ``listeners`` that somebody opened; nothing is accepted yet.
+
+    Raises:
+        Mistakes: services that cannot be found and files that cannot be read, all of them.
+        OSError: the port is in use, or the host is not ours.
+    """
+    methods, tls = _read(options)
+    keepalive = options.keepalive
+    server = Server(
+        message_bytes_max=options.message_bytes_max,
+        request_timeout_s=options.request_timeout_s,
+        reflection=options.enable_reflection,
+        options=ConnectionOptions(
+            keepalive=KeepaliveOptions(
+                time_s=keepalive.time_s,
+                timeout_s=keepalive.timeout_s,
+                without_calls=True,
+                interval_min_s=keepalive.interval_min_s,
+            ),
+            lifetime=LifetimeOptions(age_max_s=options.max_connection_age_s or math.inf),
+        ),
+    )
+    proxy = GrpcProxy(server, controller, methods, expose_tracebacks=options.expose_tracebacks)
+    opened = list(listeners) or await open_listeners(options.host, options.port)
+    return GrpcDoor(proxy, opened, tls, options.drain_timeout_s)
+
+
+def _read(options: gRPCOptions) -> tuple[list[Method], ssl.SSLContext | None]:
+    """The methods of every service that ``options`` name (the first of a path wins), and the TLS files."""
+    mistakes: list[Mistake] = []
+    methods: dict[str, Method] = {}
+    for name in ("grpc_servicer_functions", "protos"):
+        for index, source in enumerate(getattr(options, name)):
+            try:
+                for method in methods_from(source):
+                    methods.setdefault(method.path, method)
+            except MethodSourceError as error:
+                mistakes += [Mistake(("grpc_options", name, index), each) for each in error.problems]
+    tls = None
+    if options.tls is not None:
+        try:
+            tls = server_tls(options.tls.cert, options.tls.key, options.tls.client_ca)
+        except OSError as error:  # ssl.SSLError is one too
+            mistakes.append(Mistake(("grpc_options", "tls"), _tls_text(options.tls, error)))
+    if mistakes:
+        raise Mistakes(mistakes)
+    return list(methods.values()), tls
+
+
+def _tls_text(tls: TLSOptions, error: OSError) -> str:
+    files = ", ".join(file for file in (tls.cert, tls.key, tls.client_ca) if file is not None)
+    return f"cannot serve TLS with {files}: {error.strerror or error}"
+
+
+def _address_of(listeners: Sequence[socket.socket]) -> str:
+    """``127.0.0.1:9000``, of the first of ``listeners``."""
+    name = listeners[0].getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
