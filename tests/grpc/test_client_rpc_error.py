@@ -1,6 +1,6 @@
 """One error object answers to code written for grpcio's and for grpclib's stubs."""
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import pytest
 from google.protobuf import any_pb2, wrappers_pb2
 from grpclib.const import Status

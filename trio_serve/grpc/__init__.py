@@ -9,31 +9,49 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trio_serve.grpc.call import CallEnded, CancelReason, ServerCall
+    from trio_serve.grpc.channel import Channel, ChannelOptions, open_channel
+    from trio_serve.grpc.client_call import EOF
+    from trio_serve.grpc.deadline import current_deadline
     from trio_serve.grpc.methods import Method, methods_from
-    from trio_serve.grpc.rpc_error import RpcError
+    from trio_serve.grpc.rpc_error import RpcError, StatusCode
     from trio_serve.grpc.server import Server
+    from trio_serve.grpc.subchannel import Connectivity
     from trio_serve.wire.grpc import Status
 
 _HOMES = {
     "CallEnded": "trio_serve.grpc.call",
     "CancelReason": "trio_serve.grpc.call",
+    "Channel": "trio_serve.grpc.channel",
+    "ChannelOptions": "trio_serve.grpc.channel",
+    "Connectivity": "trio_serve.grpc.subchannel",
+    "current_deadline": "trio_serve.grpc.deadline",
+    "EOF": "trio_serve.grpc.client_call",
     "Method": "trio_serve.grpc.methods",
+    "methods_from": "trio_serve.grpc.methods",
+    "open_channel": "trio_serve.grpc.channel",
     "RpcError": "trio_serve.grpc.rpc_error",
     "Server": "trio_serve.grpc.server",
     "ServerCall": "trio_serve.grpc.call",
     "Status": "trio_serve.wire.grpc",
-    "methods_from": "trio_serve.grpc.methods",
+    "StatusCode": "trio_serve.grpc.rpc_error",
 }
 
 __all__ = [
+    "EOF",
     "CallEnded",
     "CancelReason",
+    "Channel",
+    "ChannelOptions",
+    "Connectivity",
     "Method",
     "RpcError",
     "Server",
     "ServerCall",
     "Status",
+    "StatusCode",
+    "current_deadline",
     "methods_from",
+    "open_channel",
 ]
 
 

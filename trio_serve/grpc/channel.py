@@ -126,7 +126,7 @@ class Channel:
 
     def __init__(self, target: TargetLike, **options: Any) -> None:
         settings = ChannelOptions(**options)
-        self._target = read_target(target, self.start_soon)
+        self._target = read_target(target, self._start)
         self.authority = settings.authority or self._target.authority
         self.scheme = "https" if settings.tls else "http"
         self.user_agent = f"{settings.user_agent} {USER_AGENT}".strip()
@@ -314,6 +314,10 @@ class Channel:
         """Run ``function`` in the channel's nursery, with the caller's contextvars."""
         if self._nursery is not None:
             self._nursery.start_soon(function, *args)
+
+    async def _start(self, function: Callable[..., Awaitable[Any]]) -> None:
+        assert self._nursery is not None  # only a running channel dials
+        await self._nursery.start(function)
 
     def waiting_for(self) -> str:
         """What a call without a stream waits for, as the end of a sentence."""

@@ -146,8 +146,6 @@ class Subchannel:
             while self._connection is not None:
                 await self._turned.wait()
                 self._turned = trio.Event()
-            self._wanted = trio.Event()
-            self._become(Connectivity.IDLE)
 
     async def _connect(self, nursery: trio.Nursery) -> str:
         """Dial and shake hands; return why it failed, or an empty text."""
@@ -214,3 +212,6 @@ class Subchannel:
             self._connection = None
             self.failure = failure
             self._turned.set()
+            if self.state is Connectivity.READY:
+                self._wanted = trio.Event()
+                self._become(Connectivity.IDLE, failure)

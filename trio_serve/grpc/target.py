@@ -3,7 +3,7 @@
     "localhost:50051"  "dns:///host:port"      a name, resolved each time a connection must be made
     "ipv4:10.0.0.1:80,10.0.0.2:80"  "ipv6:[::1]:80"      addresses as they are
     "unix:relative/or/absolute"  "unix:///absolute"  "unix-abstract:name"
-    a Server                                   no socket: its own end of an in-memory pair is served
+    a Server                                   no socket: both ends of each connection are in this process
     a list of any of these                     their addresses, in this order
 
 Source: gRPC "Name Resolution".
@@ -20,7 +20,6 @@ import attrs
 
 from trio_serve.transport.byte_stream import ByteStream
 from trio_serve.transport.dialing import Address, ClientTls, TcpAddress, UnixAddress, resolve
-from trio_serve.transport.memory import memory_pair
 
 __all__ = ["InMemoryServer", "MemoryAddress", "Target", "TargetLike", "read_target"]
 
@@ -29,22 +28,25 @@ IN_MEMORY_FAMILY = 0
 
 
 class InMemoryServer(Protocol):
-    """A server that can be spoken to without a socket."""
+    """A server that can be spoken to without a socket: `trio_serve.grpc.Server`."""
 
-    async def serve_stream(self, byte_stream: ByteStream) -> Any:
-        """Serve one connection until it is closed."""
+    def connect(self) -> ByteStream:
+        """The client's end of a new connection.  Raises RuntimeError while the server is not serving."""
+
+    async def serve_listeners(self) -> None:
+        """Serve such connections until cancelled."""
 
 
 TargetLike: TypeAlias = "str | Address | InMemoryServer | Sequence[str | Address | InMemoryServer]"
-StartSoon: TypeAlias = Callable[[Callable[[ByteStream], Awaitable[Any]], ByteStream], None]
+Start: TypeAlias = Callable[[Callable[..., Awaitable[Any]]], Awaitable[Any]]
 
 
 @attrs.frozen
 class MemoryAddress:
-    """A server in this process; its end of each connection runs in the channel's nursery."""
+    """A server in this process.  One that nobody serves yet is served in the channel's nursery."""
 
     server: InMemoryServer
-    start_soon: StartSoon = attrs.field(eq=False, repr=False)
+    start: Start = attrs.field(eq=False, repr=False)
 
     @property
     def family(self) -> int:
@@ -56,9 +58,11 @@ class MemoryAddress:
     async def connect(self, tls: ClientTls | None) -> ByteStream:
         if tls is not None:
             raise OSError("an in-memory server is spoken to without TLS")
-        ours, theirs = memory_pair()
-        self.start_soon(self.server.serve_stream, theirs)
-        return ours
+        try:
+            return self.server.connect()
+        except RuntimeError:
+            await self.start(self.server.serve_listeners)
+            return self.server.connect()
 
 
 @attrs.frozen
@@ -76,7 +80,7 @@ class Target:
         return host
 
 
-def read_target(target: TargetLike, start_soon: StartSoon) -> Target:
+def read_target(target: TargetLike, start: Start) -> Target:
     """What ``target`` says.
 
     Raises:
@@ -88,9 +92,9 @@ def read_target(target: TargetLike, start_soon: StartSoon) -> Target:
     if isinstance(target, Sequence):
         if not target:
             raise ValueError("the target is an empty list; it needs at least one address")
-        return _joined([read_target(one, start_soon) for one in target])
-    if hasattr(target, "serve_stream"):
-        return _fixed("memory:", "localhost", (MemoryAddress(cast(InMemoryServer, target), start_soon),))
+        return _joined([read_target(one, start) for one in target])
+    if hasattr(target, "serve_listeners"):
+        return _fixed("memory:", "localhost", (MemoryAddress(cast(InMemoryServer, target), start),))
     if hasattr(target, "connect") and hasattr(target, "family"):
         return _fixed(str(target), str(target), (target,))
     raise TypeError(f"{target!r} is no target: pass 'host:port', 'unix:path', a Server or a list of these")

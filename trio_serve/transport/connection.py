@@ -192,7 +192,6 @@ class Http2Connection:
         finally:
             self._end_streams()
             self._stop_alarms()
-            self._owner.connection_closed(self, self._reason)
             await self.byte_stream.aclose()
 
     def _start(self) -> None:
@@ -307,3 +306,5 @@ class Http2Connection:
 
     def connection_ended(self, error: ConnectionEnded) -> None:
         self._reason = self._reason or str(error)
+        # Not after lingering: a channel must not count on this connection any more.
+        self._owner.connection_closed(self, self._reason)
