@@ -135,6 +135,25 @@ def test_a_faulty_file_is_an_error_with_its_place(
     assert "warning" not in str(caught.value)
 
 
+def test_errors_are_told_without_warnings(folder: Path) -> None:
+    (folder / "unused.proto").write_text('syntax = "proto3"; import "common.proto";')
+    (folder / "bad.proto").write_text("hello")
+
+    with pytest.raises(ProtoError) as caught:
+        load_protos(folder / "unused.proto", folder / "bad.proto")
+
+    assert all(line.startswith(str(folder / "bad.proto")) for line in str(caught.value).splitlines())
+
+
+def test_a_folder_named_like_a_package_in_the_working_directory_is_not_imported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "grpc_tools.py").write_text("1 / 0")
+    monkeypatch.chdir(folder)
+
+    assert load_protos("common.proto").Item
+
+
 def test_a_missing_file_is_named_and_all_of_them(folder: Path) -> None:
     with pytest.raises(
         ProtoError, match=r"one.proto: there is no such file\n.*two.proto: there is no such file"

@@ -175,6 +175,7 @@ def test_a_bad_field_fails_that_call(field: tuple[bytes, bytes], text: str) -> N
 
 def test_bytes_in_a_path_are_escaped_so_that_it_can_be_logged() -> None:
     assert read(((b":path", b"/a\xff\x1b[0m\n"),)).path == r"/a\xff\x1b[0m\n"
+    assert read(((b":path", b"/a\x1b[0m"),)).path == r"/a\x1b[0m"
 
 
 @settings(deadline=None)

@@ -42,6 +42,9 @@ def test_a_message_survives_the_wire_as_a_clean_field(message: str) -> None:
     [
         ("plain text, (as) it 'is'", b"plain text, (as) it 'is'"),
         ("100%", b"100%25"),
+        ("%41", b"%2541"),
+        ("%", b"%25"),
+        ("a%41b", b"a%2541b"),
         ("\t\ntest with whitespace\r\n", b"%09%0Atest with whitespace%0D%0A"),
         ("é☺", b"%C3%A9%E2%98%BA"),
         (" a ", b"%20a%20"),
@@ -98,6 +101,13 @@ def test_trailers_only_is_headers_and_trailers_in_one() -> None:
     assert fields == (*RESPONSE_HEADERS, (b"grpc-status", b"12"), (b"grpc-message", b"Method not found!"))
     assert read_trailers(Block(fields)) == Trailers(Status.UNIMPLEMENTED, "Method not found!", (), b"")
     assert read_response_headers(Block(fields)).problem is None
+
+
+def test_a_grpc_status_counts_more_than_an_http_status() -> None:
+    fields = ((b":status", b"503"), (b"content-type", b"text/html"), (b"grpc-status", b"5"))
+
+    assert read_response_headers(Block(fields)).problem is None
+    assert read_trailers(Block(fields)).status is Status.NOT_FOUND
 
 
 def test_response_headers_carry_encoding_and_metadata() -> None:
