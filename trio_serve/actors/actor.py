@@ -165,6 +165,10 @@ class Actor:
         if self._nursery is not None:
             await self._stopped.wait()
 
+    async def wait_stopped(self) -> None:
+        """Wait until the actor has stopped, or was killed."""
+        await self._stopped.wait()
+
     def start_soon(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a background task of this actor's own; an error that it lets out ends the actor.
 

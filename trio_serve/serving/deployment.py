@@ -124,9 +124,7 @@ def _check_user_config(where: str, target: Callable[..., Any], options: Deployme
     if options.user_config is not None and not callable(getattr(target, "reconfigure", None)):
         raise OptionsError(
             where,
-            [
-                f"user_config is given, but {options.name} has no method 'reconfigure(self, config)' to take it"
-            ],
+            [f"user_config is given, but {options.name} has no 'reconfigure(self, config)' to take it"],
         )
 
 

@@ -73,7 +73,11 @@ def _name(name: str, value: Any) -> str | None:
 
 
 def _num_replicas(name: str, value: Any) -> str | None:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if (
+        value is None
+        or value == "auto"
+        or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+    ):
         return None
     return f'{name}={value!r} must be a whole number of 1 or more, or "auto"'
 

@@ -1,0 +1,382 @@
+"""A replica: one instance of a deployment's class, and the actor that serves calls with it.
+
+    run:   construct ── reconfigure ── ready ── serve, check health ... ── stop ── __del__
+
+    async def           on the loop, as many at a time as max_ongoing_requests allows
+    def                 in the replica's own thread, one at a time, the constructor among them
+    generators          stepped: the next item is asked for when the last one has been taken
+
+Knows how a method is run; what its arguments mean, and where the answer goes, it does not.
+"""
+
+import contextvars
+import enum
+import functools
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol
+
+import trio
+
+from trio_serve.actors import Actor, Envelope, Mailbox, SerialThread
+from trio_serve.serving.application import DeploymentSpec, fill_in
+from trio_serve.serving.calls import Call
+from trio_serve.serving.counters import MethodCounters
+from trio_serve.serving.errors import MethodNotFound, ReplicaUnhealthy, WrongMethodKind
+from trio_serve.serving.finalizing import disarm_finalizer, has_finalizer
+from trio_serve.serving.methods import Kind, Method, describe, is_generator, names_for_callers
+from trio_serve.serving.options import DeploymentOptions
+from trio_serve.serving.replica_scope import ReplicaScope, enter_replica_scope
+from trio_serve.serving.request_context import CurrentRequests, ReplicaContext, RequestContext, current
+
+_log = logging.getLogger("trio_serve.serving")
+
+_END: Any = object()
+
+_LAST_JOB_S = 1.0
+"""Seconds for a stopped replica's thread to end what it is doing."""
+
+
+class ReplicaState(enum.StrEnum):
+    """Ray Serve's words for a replica's life."""
+
+    STARTING = "STARTING"
+    UPDATING = "UPDATING"
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+
+
+class Surroundings(Protocol):
+    """What a replica needs of the deployment that it belongs to."""
+
+    application: str
+    mailbox: Mailbox
+
+    @property
+    def options(self) -> DeploymentOptions:
+        """The options now in force."""
+
+    def handle_to(self, deployment: str) -> Any:
+        """A handle to another deployment of the same application."""
+
+
+class BoundMethod:
+    """One method of one replica's instance, ready to be called."""
+
+    __slots__ = ("counters", "function", "kind", "name", "takes_grpc_context")
+
+    def __init__(self, method: Method, function: Callable[..., Any]) -> None:
+        self.name = method.name
+        self.kind = method.kind
+        self.takes_grpc_context = method.takes_grpc_context
+        self.function = function
+        self.counters = MethodCounters()
+
+
+class Replica:
+    """One replica; a supervised child that lives in ``run``."""
+
+    def __init__(self, surroundings: Surroundings, spec: DeploymentSpec, number: str) -> None:
+        self.spec = spec
+        self.state = ReplicaState.STARTING
+        self.context = ReplicaContext(surroundings.application, spec.name, f"{spec.name}#{number}")
+        self.model_ids: frozenset[str] = frozenset()
+        self.methods: dict[str, BoundMethod] = {}
+        self._surroundings = surroundings
+        self._inline = spec.options.sync_methods == "inline"
+        tag = self.context.replica_tag
+        self._thread = SerialThread(tag)
+        self.actor = Actor(tag, self._serve, surroundings.options.max_ongoing_requests, surroundings.mailbox)
+        self._gone = trio.Event()
+
+    @property
+    def tag(self) -> str:
+        """``deployment#number``, unique among the replicas of an instance."""
+        return self.context.replica_tag
+
+    @property
+    def ongoing(self) -> int:
+        return self.actor.ongoing
+
+    @property
+    def has_room(self) -> bool:
+        return self.actor.has_room
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Construct the instance, and serve until ``stop``; ready once it can serve.
+
+        The replica receives nothing before ``actor.receive()``.
+
+        Raises:
+            ReplicaUnhealthy: ``check_health()`` raised, or hung.
+            ActorStopped: user code cancelled the actor's tasks.
+            Exception: what the constructor or ``reconfigure`` raised.
+        """
+        outside = self._enter()
+        scope = ReplicaScope(
+            self.tag,
+            self.actor.start_soon,
+            requests=CurrentRequests(),
+            run_sync=self._run_sync,
+            models_changed=self._models_changed,
+            max_ongoing_requests=self._surroundings.options.max_ongoing_requests,
+        )
+        enter_replica_scope(scope)
+        self._scope = scope
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._construct()
+                if self.spec.options.user_config is not None:
+                    await self.reconfigure(self.spec.options.user_config)
+                await nursery.start(functools.partial(self.actor.run, receive=False))
+                if hasattr(self.context.servable_object, "check_health"):
+                    nursery.start_soon(self._watch_health)
+                self.state = ReplicaState.RUNNING
+                task_status.started()
+                await self.actor.wait_stopped()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.state = ReplicaState.STOPPING
+            with trio.move_on_after(self._surroundings.options.graceful_shutdown_timeout_s, shield=True):
+                await self._say_goodbye()
+            self._thread.close()
+            with trio.move_on_after(
+                _LAST_JOB_S, shield=True
+            ):  # a job that hangs is left to the daemon thread
+                await self._thread.join()
+            current.reset(outside)
+            self._gone.set()
+
+    async def stop(self) -> None:
+        """Receive no more, let what is at work finish within the graceful timeouts, then cancel it.
+
+        Cancelling this cancels the work at once.
+        """
+        self.state = ReplicaState.STOPPING
+        options = self._surroundings.options
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_what_is_waited_for, options.graceful_shutdown_wait_loop_s)
+            await self.actor.stop(options.graceful_shutdown_timeout_s)
+            nursery.cancel_scope.cancel()
+        await self._gone.wait()
+
+    async def _tell_what_is_waited_for(self, every_s: float) -> None:
+        while True:
+            await trio.sleep(every_s)
+            _log.info("%s: %d requests are still at work before it stops", self.tag, self.ongoing)
+
+    def _enter(self) -> contextvars.Token[RequestContext | None]:
+        """Make the constructor, and the tasks that it starts, part of this replica."""
+        request = RequestContext("", self._surroundings.application)
+        request.replica = self
+        return current.set(request)
+
+    async def _construct(self) -> None:
+        spec = self.spec
+        target: Any = spec.target
+        if not inspect.isclass(target):
+            await trio.lowlevel.checkpoint()
+            self._adopt(target)
+            return
+        args = fill_in(spec.args, self._surroundings.handle_to)
+        kwargs = fill_in(dict(spec.kwargs), self._surroundings.handle_to)
+        construct = inspect.getattr_static(target, "__init__")
+        if inspect.iscoroutinefunction(construct):
+            instance = target.__new__(target, *args, **kwargs)
+            await construct(instance, *args, **kwargs)
+        else:
+            instance = await self._run_sync(functools.partial(target, *args, **kwargs))
+        self._adopt(instance)
+
+    def _adopt(self, instance: Any) -> None:
+        self.context = ReplicaContext(
+            self.context.app_name, self.context.deployment, self.context.replica_tag, instance
+        )
+
+    async def _say_goodbye(self) -> None:
+        await self._scope.aclose()
+        instance = self.context.servable_object
+        if inspect.isclass(self.spec.target) and has_finalizer(instance):
+            try:
+                await self._call_own("__del__")
+            except Exception:
+                _log.exception("%s: __del__ raised", self.tag)
+            disarm_finalizer(instance)
+
+    async def _call_own(self, name: str, *args: Any) -> Any:
+        """Call a method that is the replica's own business, where methods of its kind run."""
+        function = getattr(self.context.servable_object, name)
+        if inspect.iscoroutinefunction(function):
+            return await function(*args)
+        return await self._run_sync(functools.partial(function, *args))
+
+    async def reconfigure(self, user_config: Any) -> None:
+        """Hand ``user_config`` to the instance."""
+        before, self.state = self.state, ReplicaState.UPDATING
+        try:
+            await self._call_own("reconfigure", user_config)
+        finally:
+            if self.state is ReplicaState.UPDATING:
+                self.state = before
+
+    async def _watch_health(self) -> None:
+        while True:
+            await trio.sleep(self._surroundings.options.health_check_period_s)
+            await self.check_health()
+
+    async def check_health(self) -> None:
+        """Call the instance's ``check_health()``.
+
+        The time limit runs from its beginning: a sync one waits its turn behind other sync methods.
+
+        Raises:
+            ReplicaUnhealthy: it raised, or did not return within ``health_check_timeout_s``.
+        """
+        limit_s = self._surroundings.options.health_check_timeout_s
+        check = self.context.servable_object.check_health
+        token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope() as scope:
+
+            def arm() -> None:
+                scope.deadline = trio.current_time() + limit_s
+
+            def check_in_thread() -> Any:
+                token.run_sync_soon(arm)
+                return check()
+
+            try:
+                if inspect.iscoroutinefunction(check):
+                    arm()
+                    await check()
+                elif self._inline:
+                    await self._run_sync(check)
+                else:
+                    await self._thread.run(check_in_thread)
+            except Exception as error:
+                raise ReplicaUnhealthy(f"{self.tag}: check_health() raised {error!r}") from error
+        if scope.cancelled_caught:
+            raise ReplicaUnhealthy(
+                f"{self.tag}: check_health() did not return within health_check_timeout_s={limit_s:g}"
+            )
+
+    def _models_changed(self, model_ids: frozenset[str]) -> None:
+        self.model_ids = model_ids
+
+    # -- calls -----------------------------------------------------------------------------------------
+
+    async def _serve(self, envelope: Envelope) -> Any:
+        call: Call = envelope.message
+        call.request.replica = self
+        enter_replica_scope(self._scope)
+        method = self.methods.get(call.method) or self._bind(call.method)
+        kwargs = call.kwargs
+        if method.takes_grpc_context and call.request.grpc_context is not None:
+            kwargs = {**kwargs, "grpc_context": call.request.grpc_context}
+        counters = method.counters
+        counters.started += 1
+        begun = trio.current_time()
+        try:
+            if method.kind is Kind.ASYNC and not call.stream:
+                result = await method.function(*call.args, **kwargs)
+                if is_generator(result):
+                    raise WrongMethodKind(self.spec.name, method.name, False)
+            else:
+                result = await self._serve_otherwise(method, envelope, call, kwargs)
+        except trio.Cancelled:
+            counters.cancelled += 1
+            raise
+        except BaseException:
+            counters.failed += 1
+            counters.took(trio.current_time() - begun)
+            raise
+        counters.succeeded += 1
+        counters.took(trio.current_time() - begun)
+        return result
+
+    async def _serve_otherwise(
+        self, method: BoundMethod, envelope: Envelope, call: Call, kwargs: dict[str, Any]
+    ) -> Any:
+        """All but the plain case of one answer from an ``async def``."""
+        kind = method.kind
+        if kind.streams and not call.stream:
+            raise WrongMethodKind(self.spec.name, method.name, False)
+        if kind is Kind.ASYNC:
+            result = await method.function(*call.args, **kwargs)
+        elif kind is Kind.SYNC:
+            work = functools.partial(method.function, *call.args, **kwargs)
+            result = await self._run_sync(work, envelope)
+            if inspect.isawaitable(result):  # an async function behind a plain decorator
+                result = await result
+        else:
+            result = method.function(*call.args, **kwargs)  # runs none of the generator's body
+        if is_generator(result) is not call.stream:
+            self._close_unwanted(result)
+            raise WrongMethodKind(self.spec.name, method.name, call.stream, type(result).__name__)
+        if not call.stream:
+            return result
+        if hasattr(result, "__anext__"):
+            return await self._stream_async(result, envelope)
+        return await self._stream_sync(result, envelope)
+
+    def _close_unwanted(self, result: Any) -> None:
+        if hasattr(result, "close"):
+            result.close()
+
+    async def _stream_async(self, items: AsyncIterator[Any], envelope: Envelope) -> None:
+        send = envelope.reply.send
+        try:
+            async for item in items:
+                await send(item)
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _stream_sync(self, items: Iterator[Any], envelope: Envelope) -> None:
+        send = envelope.reply.send
+        step = functools.partial(next, items, _END)
+        ended = False
+        try:
+            while (item := await self._run_sync(step, envelope)) is not _END:
+                await send(item)
+            ended = True
+        finally:
+            close = getattr(items, "close", None)
+            if not ended and close is not None:
+                if self._inline:
+                    close()
+                else:
+                    self._thread.run_unattended(close, envelope)
+
+    async def _run_sync(self, function: Callable[[], Any], owner: Envelope | None = None) -> Any:
+        """Run a plain function where this replica's sync methods run."""
+        if self._inline:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return function()
+        return await self._thread.run(function, owner)
+
+    def _bind(self, name: str) -> BoundMethod:
+        """Look a method up on the instance, which may have more of them than its class."""
+        instance = self.context.servable_object
+        known = self.spec.methods.get(name)
+        if not inspect.isclass(self.spec.target):
+            function: Any = instance if name == "__call__" else None
+        else:
+            function = getattr(instance, name, None) if is_public(name) else None
+        if not callable(function):
+            raise MethodNotFound(self.spec.name, name, names_for_callers(dict(self.spec.methods)))
+        method = BoundMethod(known or describe(name, function), function)
+        self.methods[name] = method
+        return method
+
+    def has_method(self, name: str) -> bool:
+        """Whether the instance can be called by this name, though its class may not know of it."""
+        return is_public(name) and callable(getattr(self.context.servable_object, name, None))
+
+
+def is_public(name: str) -> bool:
+    """Whether a method of this name is for callers."""
+    return name == "__call__" or not name.startswith("_")
