@@ -1,5 +1,6 @@
 """How a channel gets its connections and loses them, in virtual time: exact to the second."""
 
+import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -117,6 +118,16 @@ async def test_a_lost_connection_fails_its_calls_and_is_made_anew_by_the_next() 
         server.answer = lambda request: request.reply(b"again")
         assert await call(channel) == b"again"
         assert len(server.peers) == 2
+
+
+async def test_a_server_that_drops_every_connection_is_not_dialed_in_a_circle() -> None:
+    async with channel_to(answer=lambda request: request.peer.goaway(0)) as (server, channel):
+        for _ in range(3):
+            with pytest.raises(RpcError, match=r"UNAVAILABLE|DEADLINE_EXCEEDED"):
+                await call(channel, timeout=50)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(server.dialed_at)]
+        assert gaps[0] == 0
+        assert all(gap > 1 for gap in gaps[1:]), gaps
 
 
 async def test_goaway_loses_no_call() -> None:

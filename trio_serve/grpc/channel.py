@@ -106,19 +106,26 @@ async def open_channel(target: TargetLike, **options: Any) -> AsyncGenerator[Cha
         ValueError, TypeError: a target or an option that makes no sense.
     """
     channel = Channel(target, **options)
-    failure: Exception | None = None
+    failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(channel.run)
             try:
                 yield channel
-            except Exception as error:
-                # Kept out of the nursery, which would wrap it in a group.
-                failure = error
+            except BaseException as error:
+                if _holds_cancelled(error):
+                    raise
+                failure = error  # kept out of the nursery, which would wrap it in a group
             channel.close()
     finally:
         if failure is not None:
             raise failure
+
+
+def _holds_cancelled(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(trio.Cancelled) is not None
+    return isinstance(error, trio.Cancelled)
 
 
 class Channel:

@@ -232,8 +232,7 @@ class UnaryUnaryMultiCallable(ClientMethod):
             ValueError, TypeError: metadata that cannot be sent, an unknown compression.
         """
         call = self.begin(UnaryReplyCall, timeout, metadata, wait_for_ready, compression)
-        call.requests.append(self.frame(request, call.head.compress))
-        call.requests_ended = True
+        call.send_only(self.frame(request, call.head.compress))
         self.start(call, credentials)
         return UnaryUnaryCall(self, call)
 
@@ -258,8 +257,7 @@ class UnaryStreamMultiCallable(ClientMethod):
     ) -> UnaryStreamCall:
         """Start a call; as for unary replies."""
         call = self.begin(StreamReplyCall, timeout, metadata, wait_for_ready, compression)
-        call.requests.append(self.frame(request, call.head.compress))
-        call.requests_ended = True
+        call.send_only(self.frame(request, call.head.compress))
         self.start(call, credentials)
         return UnaryStreamCall(self, call)
 

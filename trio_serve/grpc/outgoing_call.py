@@ -151,6 +151,12 @@ class OutgoingCall:
             self.attempts.append(attempt)
             self.channel.submit(attempt)
 
+    def send_only(self, data: bytes) -> None:
+        """Make ``data`` the only request of a call that has not started."""
+        self.requests.append(data)
+        self.requests_ended = True
+        self._buffered = len(data)
+
     def send(self, data: bytes, end: bool) -> None:
         """Send one framed request, or with ``end`` and no data only the end of them; never waits."""
         self.requests_ended = end

@@ -132,6 +132,7 @@ class Subchannel:
 
     async def _make_connections(self, nursery: trio.Nursery) -> None:
         backoff = Backoff(self._options.backoff, self._options.rng)
+        short_lived = 0
         while True:
             await self._wanted.wait()
             next_attempt_at = trio.current_time() + backoff.next_delay_s()
@@ -142,10 +143,18 @@ class Subchannel:
                 self._become(Connectivity.TRANSIENT_FAILURE, failure)
                 await trio.sleep_until(next_attempt_at)
                 continue
-            backoff.reset()
             while self._connection is not None:
                 await self._turned.wait()
                 self._turned = trio.Event()
+            if trio.current_time() >= next_attempt_at:
+                backoff.reset()
+                short_lived = 0
+                continue
+            # Once may be bad luck, but a server that drops every connection at once must not be
+            # dialed in a circle.
+            short_lived += 1
+            if short_lived > 1:
+                await trio.sleep_until(next_attempt_at)
 
     async def _connect(self, nursery: trio.Nursery) -> str:
         """Dial and shake hands; return why it failed, or an empty text."""
@@ -161,7 +170,7 @@ class Subchannel:
             self._connection = connection
             self._all.add(connection)
             nursery.start_soon(connection.run)
-            while self._connection is connection and self.state is not Connectivity.READY:
+            while self._connection is connection and connection.state is not Connectivity.READY:
                 await self._turned.wait()
                 self._turned = trio.Event()
         if patience.cancelled_caught:
@@ -169,7 +178,8 @@ class Subchannel:
                 self._connection.close("the connection was not ready in time")
                 self._connection = None
             return f"{self.name}: no connection within connect_timeout_s={seconds:g}"
-        return "" if self.state is Connectivity.READY else self.failure
+        # It may have been ready and be over again before this task ran.
+        return "" if connection.state is Connectivity.READY else self.failure
 
     def _become(self, state: Connectivity, failure: str = "") -> None:
         self.failure = failure
@@ -186,9 +196,10 @@ class Subchannel:
     def settings_received(self, connection: Http2Connection) -> None:
         if connection is not self._connection:
             return
-        if self.state is Connectivity.READY:
+        if connection.state is Connectivity.READY:
             self._owner.subchannel_has_room(self)
         else:
+            connection.state = Connectivity.READY
             self._become(Connectivity.READY)
             self._turned.set()
 
