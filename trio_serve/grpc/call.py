@@ -526,6 +526,7 @@ class ServerCall:
     def _end(self, status: Status) -> None:
         self.over = True
         self.status = status
+        self.request = None  # its answer may wait long for a client that does not read
         self.on_cancel = None  # it leads to the handler, which leads back here
         if self._alarm is not None:
             self._alarm.cancel()

@@ -15,7 +15,7 @@ Knows windows and nothing of messages but their size.
 
 from trio_serve.wire.http2 import Connection, Stream
 
-LOANS_BYTES_MAX = 8 * 1024 * 1024
+LOANS_BYTES_MAX = 3 * 1024 * 1024
 
 
 class WindowLoans:
