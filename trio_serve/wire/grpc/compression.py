@@ -25,7 +25,7 @@ ACCEPT_ENCODING = ",".join(ENCODINGS).encode("ascii")
 # At level 6 zlib takes three times as long for a few per cent less.
 _LEVEL = 1
 
-_STEP_BYTES = 256 * 1024
+_STEP_BYTES = 64 * 1024
 
 
 def compressor(encoding: str) -> Compress | None:
@@ -61,18 +61,20 @@ def _inflate(encoding: str, message: bytes, bytes_max: int) -> bytes:
         GRPCError: RESOURCE_EXHAUSTED over the limit; INTERNAL for what is not ``encoding``.
     """
     inflater = zlib.decompressobj(_WINDOW_BITS[encoding])
-    # In steps into one buffer: in a single step zlib gathers blocks and then joins them, and a bomb would
-    # cost twice the limit.
-    inflated = bytearray()
+    # In steps: a single one gathers blocks and then joins them, and a bomb would cost twice the limit.
+    parts = []
+    size = 0
     try:
-        inflated += inflater.decompress(message, _STEP_BYTES)
-        while inflater.unconsumed_tail and len(inflated) <= bytes_max:
-            inflated += inflater.decompress(inflater.unconsumed_tail, _STEP_BYTES)
-        if len(inflated) <= bytes_max:
-            inflated += inflater.flush()
+        while size <= bytes_max and (not parts or inflater.unconsumed_tail):
+            part = inflater.decompress(inflater.unconsumed_tail or message, _STEP_BYTES)
+            size += len(part)
+            parts.append(part)
+        if size <= bytes_max:
+            parts.append(inflater.flush())
+            size += len(parts[-1])
     except zlib.error as error:
         raise GRPCError(Status.INTERNAL, f"message does not inflate as {encoding}: {error}") from None
-    if len(inflated) > bytes_max:
+    if size > bytes_max:
         raise GRPCError(
             Status.RESOURCE_EXHAUSTED,
             f"message of {len(message)} bytes inflates to more than message_bytes_max={bytes_max}",
@@ -80,7 +82,7 @@ def _inflate(encoding: str, message: bytes, bytes_max: int) -> bytes:
     if not inflater.eof or inflater.unused_data:
         what = "more bytes than" if inflater.eof else "only a part of"
         raise GRPCError(Status.INTERNAL, f"message has {what} one {encoding} stream")
-    return bytes(inflated)
+    return b"".join(parts)
 
 
 def accepted(encoding: str, accept_encoding: Iterable[str]) -> bool:
