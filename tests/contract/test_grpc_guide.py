@@ -44,8 +44,9 @@ def running(command: list[str], folder: pathlib.Path, stubs: pathlib.Path, port:
         _, errors = server.communicate(timeout=30)
         assert server.returncode == 0, errors.decode()
     finally:
-        server.kill()
-        server.communicate()
+        if server.poll() is None:
+            server.kill()
+            server.communicate()
 
 
 def wait_until_answered(healthz: Any, server: subprocess.Popen[bytes]) -> None:
@@ -57,7 +58,7 @@ def wait_until_answered(healthz: Any, server: subprocess.Popen[bytes]) -> None:
         except grpc.RpcError:
             if server.poll() is not None or time.monotonic() > give_up:
                 server.kill()
-                raise AssertionError(server.communicate()[1].decode()) from None
+                pytest.fail(server.communicate()[1].decode())
             time.sleep(0.02)
 
 

@@ -1,0 +1,156 @@
+"""The gRPC proxy: from a call on the wire to a deployment's mailbox, in the reader's own turn.
+
+    ServerCall --metadata--> application --rpc name--> its ingress' mailbox
+         ^                                                     |
+         +------------------- GrpcReply <----------------------+
+
+Which application answers is decided by the metadata key ``application``; where it is missing and there is
+one application only, by that.  ``request_id`` is echoed or made; ``multiplexed_model_id`` rides along.
+
+Nothing here waits and no task is started: the call's deadline, cancellation and backpressure are those of
+the envelope.  Source: Ray Serve's guide "Set Up a gRPC Service".
+"""
+
+import functools
+import math
+from collections.abc import Iterable
+
+import trio
+
+from trio_serve.actors import CallCancelled, DeadlinePassed, Envelope
+from trio_serve.grpc.call import CancelReason, ServerCall
+from trio_serve.grpc.methods import Method, methods_of_service
+from trio_serve.grpc.server import Server
+from trio_serve.grpc.standard import SERVE_API
+from trio_serve.proxy.grpc_context import RayServegRPCContext
+from trio_serve.proxy.grpc_reply import GrpcReply
+from trio_serve.proxy.request_stream import gRPCInputStream
+from trio_serve.serving.controller import Controller
+from trio_serve.serving.deployment_state import DeploymentState
+from trio_serve.serving.errors import ServeError
+from trio_serve.serving.request_context import RequestContext
+from trio_serve.serving.request_ids import new_request_id
+from trio_serve.wire.grpc import Metadata, Status
+
+_PING = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
+DRAINING = "This node is being drained."
+
+
+class GrpcProxy:
+    """Serves ``methods`` on ``server`` with the applications of ``controller``."""
+
+    def __init__(
+        self,
+        server: Server,
+        controller: Controller,
+        methods: Iterable[Method],
+        *,
+        expose_tracebacks: bool = True,
+    ) -> None:
+        self.server = server
+        self.draining = False
+        self._applications = controller.applications
+        self._expose_tracebacks = expose_tracebacks
+        self._loop = trio.lowlevel.current_trio_token()
+        for method in methods:
+            server.register(method, self._dispatch, _request_id_metadata)
+        api = {"ListApplications": self._list_applications, "Healthz": self._healthz}
+        for service in SERVE_API.services:
+            for method in methods_of_service(service):
+                server.register(method, api[method.name], _request_id_metadata)
+
+    async def drain(self, timeout_s: float = math.inf) -> None:
+        """Refuse health checks, take no new connections, and wait for the calls in flight.
+
+        Those that still run after ``timeout_s`` seconds are ended with UNAVAILABLE.
+        """
+        self.draining = True
+        await self.server.drain(timeout_s)
+
+    # Deployments' methods.
+
+    def _dispatch(self, call: ServerCall) -> None:
+        application = request_id = model_id = ""
+        for key, value in call.metadata:
+            if key == "application":
+                application = str(value)
+            elif key == "request_id":
+                request_id = str(value)
+            elif key == "multiplexed_model_id":
+                model_id = str(value)
+        reply = GrpcReply(call, request_id or new_request_id(), self._expose_tracebacks)
+        call.context = reply
+        applications = self._applications
+        if not application and len(applications) == 1:
+            (application,) = applications
+        record = applications.get(application)
+        if record is None:
+            call.finish(Status.NOT_FOUND, _not_found(application), reply.trailing_metadata())
+            return
+        request = RequestContext(reply.request_id, application, model_id, call.deadline, call.path)
+        try:
+            self._send(call, record.ingress, request, reply)
+        except ServeError as error:
+            reply.fail(error)
+
+    def _send(
+        self, call: ServerCall, ingress: DeploymentState, request: RequestContext, reply: GrpcReply
+    ) -> None:
+        rpc = call.method
+        kind = rpc.cardinality.value
+        method = ingress.spec.methods.get(rpc.name)
+        if method is None or method.takes_grpc_context:
+            reply.context = request.grpc_context = RayServegRPCContext(
+                call, request.application, request.request_id, request.multiplexed_model_id, self._loop
+            )
+        message = gRPCInputStream(call, self._loop) if kind.client_streaming else call.request
+        envelope = ingress.call(
+            rpc.name,
+            (message,),
+            {},
+            request=request,
+            reply=reply,
+            deadline=call.deadline,
+            stream=kind.server_streaming,
+        )
+        call.on_cancel = functools.partial(_cancel, envelope)
+
+    # The proxy's own service, /ray.serve.RayServeAPIService.
+
+    def _list_applications(self, call: ServerCall) -> None:
+        if self._refuse_while_draining(call):
+            return
+        names = list(self._applications)
+        call.reply(SERVE_API.ListApplicationsResponse(application_names=names))
+
+    def _healthz(self, call: ServerCall) -> None:
+        if not self._refuse_while_draining(call):
+            call.reply(SERVE_API.HealthzResponse(message="success"))
+
+    def _refuse_while_draining(self, call: ServerCall) -> bool:
+        if self.draining:
+            call.finish(Status.UNAVAILABLE, DRAINING)
+        return self.draining
+
+
+def _cancel(envelope: Envelope, reason: CancelReason) -> None:
+    """The call is over on the wire: so is the work for it, however deep."""
+    if reason is CancelReason.DEADLINE:
+        envelope.cancel(DeadlinePassed(reason.value))
+    else:
+        envelope.cancel(CallCancelled(reason.value))
+
+
+def _not_found(application: str) -> str:
+    if application:
+        return f"Application {application!r} not found. {_PING}"
+    return f"Application metadata not set. {_PING}"
+
+
+def _request_id_metadata(call: ServerCall) -> Metadata:
+    """The trailing metadata of a call that the server answers itself, before or instead of a deployment."""
+    reply: GrpcReply | None = call.context
+    if reply is not None:
+        return reply.trailing_metadata()
+    given = next((value for key, value in call.metadata if key == "request_id"), "")
+    return (("request_id", given or new_request_id()),)

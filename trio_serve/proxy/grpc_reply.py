@@ -1,0 +1,124 @@
+"""Where the answer of a deployment goes when a gRPC client asked: from an outcome to a status.
+
+    a value                            OK, or what the method set on its context
+    GRPCError, context.abort()         the status given there
+    the deployment's queue is full     RESOURCE_EXHAUSTED, with the time after which to try again
+    the deployment is not there,
+    or its replica died of this call   UNAVAILABLE
+    the deployment has no such method  UNIMPLEMENTED
+    the deadline passed                DEADLINE_EXCEEDED
+    anything else                      INTERNAL, with the user's stack trace
+
+Every answer has ``request_id`` first in its trailing metadata.
+"""
+
+import logging
+from typing import Any
+
+import outcome
+from grpclib.exceptions import GRPCError
+
+from trio_serve.actors import ActorStopped, CallCancelled
+from trio_serve.grpc.call import ServerCall
+from trio_serve.grpc.ending import Ending, ending_of, is_expected
+from trio_serve.proxy.grpc_context import RayServegRPCContext
+from trio_serve.proxy.stack_trace import user_stack_trace
+from trio_serve.serving.errors import (
+    BackPressureError,
+    DeploymentUnavailable,
+    MethodNotFound,
+    WrongMethodKind,
+)
+from trio_serve.wire.grpc import Metadata, Status
+
+logger = logging.getLogger("trio_serve.proxy")
+
+PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
+
+
+class GrpcReply:
+    """The reply of one envelope: answers its call."""
+
+    __slots__ = ("call", "context", "expose_tracebacks", "request_id")
+
+    def __init__(self, call: ServerCall, request_id: str, expose_tracebacks: bool) -> None:
+        self.call = call
+        self.request_id = request_id
+        self.expose_tracebacks = expose_tracebacks
+        self.context: RayServegRPCContext | None = None
+
+    def finish(self, result: outcome.Outcome[Any]) -> None:
+        """Answer the client; one that has gone is not told."""
+        if isinstance(result, outcome.Error):
+            self.fail(result.error)
+            return
+        try:
+            self._succeed(result.unwrap())
+        except GRPCError as error:
+            # What was returned is not what the rpc declares: the text says both.
+            logger.error("request_id=%s: %s", self.request_id, error.message)
+            self.fail(error)
+
+    async def send(self, item: Any) -> None:
+        """Send one message of a streamed reply; returns when the client takes more."""
+        await self.call.send_message(item)
+
+    def trailing_metadata(self) -> Metadata:
+        """``request_id``, then what the method set."""
+        own: Metadata = (("request_id", self.request_id),)
+        return own if self.context is None else own + self.context.trailing_metadata()
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with the status that ``error`` means, unless the call has its answer."""
+        if self.call.over:
+            return
+        status, message, metadata, details_bin = self._ending_of(error)
+        trailing = self.trailing_metadata() + metadata
+        self.call.finish(status, message, trailing, details_bin)
+
+    def _succeed(self, value: Any) -> None:
+        call, context = self.call, self.context
+        code: object = Status.OK
+        details = ""
+        if context is not None:
+            code, details = context.code(), context.details()
+        if call.method.cardinality.value.server_streaming:
+            call.finish(code, details, self.trailing_metadata())
+        else:
+            call.reply(value, code, details, self.trailing_metadata())
+
+    def _ending_of(self, error: BaseException) -> Ending:
+        if isinstance(error, BackPressureError):
+            return Ending(Status.RESOURCE_EXHAUSTED, str(error), PUSHBACK)
+        if isinstance(error, MethodNotFound):
+            return Ending(Status.UNIMPLEMENTED, str(error))
+        if isinstance(error, DeploymentUnavailable):
+            return Ending(Status.UNAVAILABLE, str(error))
+        if isinstance(error, CallCancelled):
+            return Ending(Status.CANCELLED, str(error))
+        if isinstance(error, ActorStopped):
+            return Ending(Status.UNAVAILABLE, str(error))
+        if isinstance(error, WrongMethodKind):
+            return self._internal(error, self._way_out_of(error))
+        if is_expected(error):
+            return ending_of(error)
+        return self._internal(error, user_stack_trace(error))
+
+    def _way_out_of(self, error: WrongMethodKind) -> str:
+        path = self.call.path
+        if error.streamed:
+            return (
+                f"{path} streams its reply, but {error.deployment}.{error.method} is no generator; "
+                "yield its messages, or declare a reply without 'stream' in the .proto"
+            )
+        return (
+            f"{path} has one reply, but {error.deployment}.{error.method} is a generator; "
+            "return one message, or declare 'returns (stream ...)' in the .proto"
+        )
+
+    def _internal(self, error: BaseException, text: str) -> Ending:
+        """INTERNAL, with what the client may read of an error in the server's code; the log has all of it."""
+        logger.error("%s failed, request_id=%s", self.call.path, self.request_id, exc_info=error)
+        if not self.expose_tracebacks:
+            text = f"Internal error, request_id={self.request_id}."
+        return Ending(Status.INTERNAL, text)
