@@ -68,7 +68,7 @@ def test_every_mistake_is_told_at_once_with_its_place_in_the_order_of_the_file(f
         "config.yaml:3:5: applications[0].route_prefx: unknown key; did you mean 'route_prefix'?",
         "config.yaml:4:18: applications[0].import_path: 'app' names no attribute; write 'module:attribute'",
         "config.yaml:5:5: applications[0].name: is here for the second time, the first is in line 2",
-        "config.yaml:7:19: applications[1].route_prefix: 'two/' does not begin with '/'; write '/two/'",
+        "config.yaml:7:19: applications[1].route_prefix: 'two/' does not begin with '/'; write '/two'",
         "config.yaml:10:9: applications[1].deployments[0]: 'name' is missing; it says which deployment of the"
         " application is meant",
         "config.yaml:11:5: applications[2]: 'import_path' is missing",

@@ -11,7 +11,6 @@ in the configuration.
 Knows nothing of options and their texts.
 """
 
-import importlib
 import logging
 import os
 import signal
@@ -21,20 +20,20 @@ import sys
 import attrs
 import trio
 
+from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.importing import ImportedCodeRaised
 from trio_serve.instance.instance import Instance, open_instance
 from trio_serve.instance.loading import load_applications
 from trio_serve.instance.logs import logs_on_stderr
-from trio_serve.instance.nurseries import open_plain_nursery
 from trio_serve.instance.plan import CommandLine, ServePlan, plan_of
 from trio_serve.instance.progress import logged_progress
 from trio_serve.instance.settings import Mistakes
 from trio_serve.instance.targets import RunTarget
+from trio_serve.instance.traces import from_their_first_frame
 from trio_serve.proxy.stack_trace import user_stack_trace
+from trio_serve.serving.status import ApplicationStatus
 
 logger = logging.getLogger("trio_serve.run")
-
-OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 STOPPED, FAILED, MISTAKEN = 0, 1, 2
 """Exit codes."""
@@ -107,8 +106,8 @@ class _Foreground:
 
     async def serve(self) -> int:
         """Serve until told to stop; the exit code."""
-        with self._cut:
-            async with open_plain_nursery() as watching:
+        with self._cut, errors_alone():
+            async with trio.open_nursery() as watching:
                 await watching.start(self._obey_signals)
                 if self._supervised.lifeline_fd is not None:
                     watching.start_soon(self._obey_lifeline, self._supervised.lifeline_fd)
@@ -134,9 +133,19 @@ class _Foreground:
             async with logged_progress(instance):
                 await instance.run_many(self._targets)
         except Exception as error:
-            raise _NotServed(f"{self._names} did not start:\n\n{_trace(error)}", FAILED) from None
+            raise _NotServed(self._why_not(instance, error), FAILED) from None
         await instance.accept()
         self._announce(instance, trio.current_time() - began)
+
+    def _why_not(self, instance: Instance, error: Exception) -> str:
+        """Which applications did not start, and why."""
+        failed = [
+            f"application {name!r}: {app.message}"
+            for name, app in instance.status().applications.items()
+            if app.status is ApplicationStatus.DEPLOY_FAILED
+        ]
+        errors = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+        return "\n\n".join(["\n".join(failed) or "not started:", *(_trace(each) for each in errors)])
 
     def _announce(self, instance: Instance, took_s: float) -> None:
         lines = [f"{proxy} {address}\n" for proxy, address in instance.addresses.items()]
@@ -182,12 +191,4 @@ class _Foreground:
 
 
 def _trace(error: BaseException) -> str:
-    """The stack trace of an error of the user's code, without our frames and those of the import system."""
-    trace = error.__traceback__
-    while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
-        trace = trace.tb_next
-    return user_stack_trace(error.with_traceback(trace))
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith(("<frozen importlib", OURS)) or filename == importlib.__file__
+    return user_stack_trace(error.with_traceback(from_their_first_frame(error.__traceback__)))

@@ -1,35 +1,37 @@
-"""A running instance: a controller with its deployments, the proxies before it, one nursery around them.
+"""A running instance: a controller with its applications, the proxies before it, nurseries around them.
 
-    open_instance ── nursery ┬─ controller ── deployments ── replicas
-                             └─ proxies    ── connections
+    open_instance ── controller ── applications ── replicas
+                       └─ nursery ── proxies ── connections
 
 What was started first stops last: leaving the block drains the proxies (NOT_SERVING, GOAWAY, calls in flight
-finish), then the deployments.  Nothing outlives the block, and cancelling it cancels all.
+finish), then the applications.  Nothing outlives the block, and cancelling it cancels all.
 
 Knows nothing of threads, signals and command lines.
 """
 
 import contextlib
-import logging
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import attrs
 import trio
 
+from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.logs import logs_on_stderr
-from trio_serve.instance.nurseries import open_plain_nursery
 from trio_serve.instance.options import HTTPOptions, LoggingConfig, gRPCOptions, options_from
 from trio_serve.instance.proxies import GrpcDoor, open_grpc_door
 from trio_serve.instance.targets import RunTarget, check_targets
 from trio_serve.serving.application import Application
-from trio_serve.serving.controller import Controller
+from trio_serve.serving.controller import Controller, open_controller
 from trio_serve.serving.handle import DeploymentHandle
+from trio_serve.serving.request_context import current_request
+from trio_serve.serving.responses import DeploymentResponse
 from trio_serve.serving.status import ServeStatus
 
-logger = logging.getLogger("trio_serve.instance")
+Handle = DeploymentHandle[DeploymentResponse[Any]]
 
 current_instance: ContextVar["Instance"] = ContextVar("trio_serve.instance")
 """The innermost instance that is open around the code that asks."""
@@ -56,22 +58,21 @@ async def open_instance(
     http = None if http_options is None else options_from(HTTPOptions, http_options, "http_options")
     grpc = None if grpc_options is None else options_from(gRPCOptions, grpc_options, "grpc_options")
     logs = None if logging_config is None else options_from(LoggingConfig, logging_config, "logging_config")
-    logging_as_told = contextlib.nullcontext() if logs is None else logs_on_stderr(logs)
-    with logging_as_told:
-        async with open_plain_nursery() as nursery:
-            controller = Controller()
-            await nursery.start(controller.run)
-            instance = Instance(controller, nursery)
-            around = current_instance.set(instance)
-            try:
-                await instance.listen(http, grpc)
-                await instance.accept()
-                yield instance
-                await instance.shutdown()
-            finally:
-                instance.close()
-                current_instance.reset(around)
-            nursery.cancel_scope.cancel()
+    with contextlib.nullcontext() if logs is None else logs_on_stderr(logs), errors_alone():
+        async with open_controller() as controller:
+            with errors_alone():
+                async with trio.open_nursery() as nursery:
+                    instance = Instance(controller, nursery)
+                    around = current_instance.set(instance)
+                    try:
+                        await instance.listen(http, grpc)
+                        await instance.accept()
+                        yield instance
+                        await instance.shutdown()
+                    finally:
+                        instance.close()
+                        current_instance.reset(around)
+                    nursery.cancel_scope.cancel()
 
 
 class Instance:
@@ -92,10 +93,10 @@ class Instance:
         name: str = "default",
         route_prefix: str | None = "/",
         logging_config: LoggingConfig | Mapping[str, Any] | None = None,
-    ) -> DeploymentHandle:
+    ) -> Handle:
         """Run an application, or update the one of this name, and wait until it is RUNNING.
 
-        Cancelled, it leaves the application to be deployed, or not, by itself.
+        Cancelling it undoes it.
 
         Raises:
             TypeError: ``target`` is no application.
@@ -105,30 +106,39 @@ class Instance:
         (handle,) = await self.run_many([RunTarget(target, name, route_prefix, logging_config)])
         return handle
 
-    async def run_many(self, targets: Sequence[RunTarget]) -> list[DeploymentHandle]:
+    async def run_many(self, targets: Sequence[RunTarget]) -> list[Handle]:
         """Run several applications as `run` does, all at the same time; their handles in the same order.
 
-        All are checked before the first one is deployed.
+        All are checked before the first one is deployed, and one that fails does not keep the others from
+        running.
+
+        Raises:
+            ExceptionGroup: when more than one failed, with the error of each; otherwise as `run`.
         """
-        controller = self._controller
-        check_targets(targets, {name: app.route_prefix for name, app in controller.applications.items()})
-        handles = {}
+        running = {name: app.route_prefix for name, app in self._controller.applications.items()}
+        check_targets(targets, running)
+        errors: list[Exception] = []
+        async with trio.open_nursery() as nursery:
+            for target in targets:
+                nursery.start_soon(self._deploy, target, errors)
+                await trio.lowlevel.checkpoint()  # lets it begin: applications are listed in this order
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(targets)} applications did not start", errors)
+        return [self.get_app_handle(target.name) for target in targets]
 
-        async def deploy(target: RunTarget) -> None:
-            handles[target.name] = await self._deploy(target)
-
-        for target in targets:
-            await deploy(target)
-        return [handles[target.name] for target in targets]
-
-    async def _deploy(self, target: RunTarget) -> DeploymentHandle:
-        await self._controller.deploy(
-            target.target,
-            name=target.name,
-            route_prefix=target.route_prefix,
-            overrides=target.deployment_options,
-        )
-        return self.get_app_handle(target.name)
+    async def _deploy(self, target: RunTarget, errors: list[Exception]) -> None:
+        try:
+            await self._controller.deploy(
+                target.target,
+                name=target.name,
+                route_prefix=target.route_prefix,
+                logging_config=target.logging_config,
+                overrides=target.deployment_options,
+            )
+        except Exception as error:
+            errors.append(error)
 
     async def delete(self, name: str) -> None:
         """Drain the application ``name`` and take it away; KeyError when there is none."""
@@ -136,14 +146,24 @@ class Instance:
 
     def status(self) -> ServeStatus:
         """What runs, and how it is."""
-        return self._controller.status()
+        proxies = {} if self._grpc is None else {"grpc": self._grpc.status}
+        return attrs.evolve(self._controller.status(), proxies=proxies)
 
-    def get_app_handle(self, name: str) -> DeploymentHandle:
+    def get_app_handle(self, name: str) -> Handle:
         """A handle for the ingress of the application ``name``; KeyError when there is none."""
-        return self._controller.handle(name)
+        return self._controller.get_app_handle(name)
 
-    def get_deployment_handle(self, deployment_name: str, app_name: str | None = None) -> DeploymentHandle:
-        """A handle for any deployment of an application (the caller's own, when none is named)."""
+    def get_deployment_handle(self, deployment_name: str, app_name: str | None = None) -> Handle:
+        """A handle for any deployment of an application: the one whose code asks, when none is named.
+
+        Raises:
+            KeyError: there is no such application.
+            DeploymentUnavailable: it has no such deployment.
+        """
+        request = current_request()
+        if app_name is None:
+            app_name = "default" if request is None else request.application
+        return self._controller.get_deployment_handle(deployment_name, app_name)
 
     # Proxies.
 
@@ -173,9 +193,10 @@ class Instance:
         grpc_options: gRPCOptions | None,
         grpc_listeners: Sequence[socket.socket] = (),
     ) -> None:
-        """Open the ports; who connects waits until `accept`.  Raises as `open_instance`."""
-        if http_options is not None:
-            logger.debug("there is no HTTP proxy yet, http_options are kept for it")
+        """Open the ports; who connects waits until `accept`.  Raises as `open_instance`.
+
+        There is no HTTP proxy yet: ``http_options`` are checked, and open nothing.
+        """
         if grpc_options is not None:
             self._grpc = await open_grpc_door(grpc_options, self._controller, grpc_listeners)
 
@@ -194,7 +215,7 @@ class Instance:
     async def shutdown(self) -> None:
         """Drain the proxies, then the deployments in reverse order of their start, within their timeouts."""
         await self.drain()
-        await self._controller.stop()
+        await self._controller.shutdown()
 
     def close(self) -> None:
         """Give the ports back at once."""
@@ -210,7 +231,7 @@ async def serve(
     http_options: HTTPOptions | Mapping[str, Any] | None = None,
     grpc_options: gRPCOptions | Mapping[str, Any] | None = None,
     logging_config: LoggingConfig | Mapping[str, Any] | None = None,
-    task_status: trio.TaskStatus[DeploymentHandle] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Handle] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve one application until cancelled: ``handle = await nursery.start(serve, app)``.
 

@@ -14,8 +14,10 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from trio_serve.instance.options import LoggingConfig
+from trio_serve.instance.traces import from_their_first_frame
 
 logger = logging.getLogger("trio_serve")
 
@@ -44,7 +46,17 @@ def on_one_line(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-class _TextLine(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Shows stack traces to the person whose code they are about; at DEBUG, with our frames."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        kind, error, trace = ei
+        if not logger.isEnabledFor(logging.DEBUG):
+            trace = from_their_first_frame(trace)
+        return super().formatException((kind, error, trace))
+
+
+class _TextLine(_Formatter):
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(asctime)s %(name)s -- %(message)s")
 
@@ -53,7 +65,7 @@ class _TextLine(logging.Formatter):
         return super().formatMessage(record)
 
 
-class _JsonLine(logging.Formatter):
+class _JsonLine(_Formatter):
     def __init__(self, config: LoggingConfig) -> None:
         super().__init__()
         self._fields = ["levelname", "asctime", "name", *config.additional_log_standard_attrs]

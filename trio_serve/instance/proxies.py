@@ -21,6 +21,7 @@ from trio_serve.instance.options import TLSOptions, gRPCOptions
 from trio_serve.instance.settings import Mistake, Mistakes
 from trio_serve.proxy.grpc_proxy import GrpcProxy
 from trio_serve.serving.controller import Controller
+from trio_serve.serving.status import ProxyStatus
 from trio_serve.transport.connection import ConnectionOptions
 from trio_serve.transport.keepalive import KeepaliveOptions
 from trio_serve.transport.lifetime import LifetimeOptions
@@ -41,6 +42,7 @@ class GrpcDoor:
         self._listeners = listeners
         self._tls = tls
         self._drain_timeout_s = drain_timeout_s
+        self.status = ProxyStatus.STARTING
         self.address = _address_of(listeners)
         self.port = port_of(listeners)
 
@@ -52,9 +54,11 @@ class GrpcDoor:
         """Serve in ``nursery`` whoever connects, and has connected since the socket listens."""
         serve = self._proxy.server.serve_listeners
         await nursery.start(partial(serve, self._listeners, tls=self._tls))
+        self.status = ProxyStatus.HEALTHY
 
     async def drain(self) -> None:
         """Let the calls in flight finish, for as long as ``drain_timeout_s``, and stop serving."""
+        self.status = ProxyStatus.DRAINING
         await self._proxy.drain(self._drain_timeout_s)
 
     def close(self) -> None:

@@ -21,9 +21,9 @@ import attrs
 import trio
 from watchfiles import PythonFilter, awatch
 
+from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.foreground import FAILED, MISTAKEN, STOPPED
 from trio_serve.instance.logs import logs_on_stderr
-from trio_serve.instance.nurseries import open_plain_nursery
 from trio_serve.instance.plan import CommandLine, ServePlan, plan_of
 from trio_serve.transport.listener import open_listeners
 
@@ -82,15 +82,16 @@ class _Reloader:
     async def serve(self, plan: ServePlan) -> int:
         """Serve one version after the other until a signal says stop; the exit code."""
         try:
-            async with open_plain_nursery() as nursery:
-                await nursery.start(self._obey_signals)
-                nursery.start_soon(self._edits.watch)
-                with self._asked:
-                    await self._serve_versions(plan, nursery)
-                for version in (self._starting, self._serving):
-                    if version is not None:
-                        await version.stop()
-                nursery.cancel_scope.cancel()
+            with errors_alone():
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._obey_signals)
+                    nursery.start_soon(self._edits.watch)
+                    with self._asked:
+                        await self._serve_versions(plan, nursery)
+                    for version in (self._starting, self._serving):
+                        if version is not None:
+                            await version.stop()
+                    nursery.cancel_scope.cancel()
         except OSError as error:  # the port is in use
             print(error.strerror or error, file=sys.stderr)
             return FAILED

@@ -27,7 +27,7 @@ def route_prefix(value: Any) -> str | None:
         return None
     prefix = text(value)
     if not prefix.startswith("/"):
-        raise wrong(f"{shown(prefix)} does not begin with '/'; write {shown('/' + prefix)}")
+        raise wrong(f"{shown(prefix)} does not begin with '/'; write {shown('/' + prefix.strip('/'))}")
     if prefix != "/" and prefix.endswith("/"):
         raise wrong(f"{shown(prefix)} ends with '/'; write {shown(prefix.rstrip('/') or '/')}")
     wildcards = [sign for sign in "{}*" if sign in prefix]

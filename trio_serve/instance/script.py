@@ -18,20 +18,21 @@ import queue
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import outcome
 import trio
 
-from trio_serve.instance.instance import Instance, current_instance, open_instance
+from trio_serve.instance.instance import Handle, Instance, current_instance, open_instance
 from trio_serve.instance.options import HTTPOptions, LoggingConfig, gRPCOptions, options_from
 from trio_serve.instance.settings import one_of
 from trio_serve.instance.targets import RunTarget
 from trio_serve.serving.application import Application
-from trio_serve.serving.handle import DeploymentHandle
 from trio_serve.serving.status import ServeStatus
 
 logger = logging.getLogger("trio_serve.instance")
+
+Result = TypeVar("Result")
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -212,13 +213,13 @@ def status() -> ServeStatus:
     return _in_its_thread(instance, instance.status)
 
 
-def get_app_handle(name: str) -> DeploymentHandle:
+def get_app_handle(name: str) -> Handle:
     """A handle for the ingress of the application ``name``; KeyError when there is none."""
     instance = _instance()
     return _in_its_thread(instance, instance.get_app_handle, name)
 
 
-def get_deployment_handle(deployment_name: str, app_name: str | None = None) -> DeploymentHandle:
+def get_deployment_handle(deployment_name: str, app_name: str | None = None) -> Handle:
     """A handle for any deployment of an application (the caller's own, when none is named)."""
     instance = _instance()
     return _in_its_thread(instance, instance.get_deployment_handle, deployment_name, app_name)
@@ -287,7 +288,7 @@ def _script_options(
     }
 
 
-async def _run_one(instance: Instance, target: RunTarget) -> DeploymentHandle:
+async def _run_one(instance: Instance, target: RunTarget) -> Handle:
     (handle,) = await instance.run_many([target])
     return handle
 
@@ -302,7 +303,7 @@ def _from_outside(instance: Instance, act: Callable[..., Awaitable[Any]], *args:
     return trio.from_thread.run(act, *args, trio_token=instance.trio_token)
 
 
-def _in_its_thread(instance: Instance, act: Callable[..., Any], *args: Any) -> Any:
+def _in_its_thread(instance: Instance, act: Callable[..., Result], *args: Any) -> Result:
     """As `_from_outside`, for what does not wait; from within a Trio program it is just called."""
     if trio.lowlevel.in_trio_run():
         return act(*args)
