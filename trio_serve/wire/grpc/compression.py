@@ -62,7 +62,7 @@ def _inflate(encoding: str, message: bytes, bytes_max: int) -> bytes:
     """
     inflater = zlib.decompressobj(_WINDOW_BITS[encoding])
     # In steps: a single one gathers blocks and then joins them, and a bomb would cost twice the limit.
-    parts = []
+    parts: list[bytes] = []
     size = 0
     try:
         while size <= bytes_max and (not parts or inflater.unconsumed_tail):
