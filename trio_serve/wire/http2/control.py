@@ -23,7 +23,7 @@ from .frames import (
     ping_frame,
 )
 from .sending import flush
-from .state import ConnectionState, InputPhase, Role
+from .state import ConnectionState, Goaway, InputPhase, Role
 from .windows import Window, WindowOverflow
 
 
@@ -50,10 +50,9 @@ def _settings(state: ConnectionState, flags: int, stream_id: int, payload: bytes
     state.floods.reply()
     peer = state.peer
     initial_window = peer.initial_window
-    peer.apply(payload, from_server=state.role is Role.CLIENT, first=first)
+    for table_bytes in peer.apply(payload, from_server=state.role is Role.CLIENT, first=first):
+        state.encoder.limit(table_bytes)
     state.input_phase = InputPhase.FRAMES
-    for size in peer.header_table_sizes:
-        state.encoder.limit(size)
     if peer.initial_window != initial_window:
         _move_send_windows(state, peer.initial_window - initial_window)
     state.queue(SETTINGS_ACK)
@@ -101,9 +100,9 @@ def _goaway(state: ConnectionState, flags: int, stream_id: int, payload: bytes) 
     state.floods.glitch(state.now)
     last_stream_id = int.from_bytes(payload[:4], "big") & STREAM_ID_MAX
     code = int.from_bytes(payload[4:8], "big")
-    if state.goaway_from_peer is not None:
-        last_stream_id = min(last_stream_id, state.goaway_from_peer)  # it may never rise (section 6.8)
-    state.goaway_from_peer = last_stream_id
+    if state.goaway_from_peer is not None:  # it may never rise (section 6.8)
+        last_stream_id = min(last_stream_id, state.goaway_from_peer.last_stream_id)
+    state.goaway_from_peer = Goaway(last_stream_id, code)
     if state.role is Role.CLIENT:
         text = "GOAWAY: the server did not process this stream"
         for stream in list(state.streams.values()):

@@ -99,7 +99,8 @@ def _split(fields: Sequence[Field], known: frozenset[bytes]) -> tuple[dict[bytes
             raise Malformed(f"pseudo-field {name[:64]!r} is not one of this message's")
         if name in pseudo:
             raise Malformed(f"pseudo-field {name!r} twice")
-        _check_value(name, value)
+        if not _VALUE_UNSPACED(value):
+            raise Malformed(f"the value of {name!r} holds a space or a control octet")
         pseudo[name] = value
         count += 1
     return pseudo, fields[count:]

@@ -53,13 +53,21 @@ class FieldBlock:
 
     __slots__ = ("content_length", "fields", "prefix", "reading", "size", "status", "tail")
 
-    def __init__(self, fields: Fields, size: int, content_length: int | None = None, status: int = 0) -> None:
+    def __init__(
+        self,
+        fields: Fields,
+        size: int,
+        content_length: int | None = None,
+        status: int = 0,
+        prefix: FieldBlock | None = None,
+        tail: Fields = (),
+    ) -> None:
         self.fields = fields
         self.size = size  # as a header list: octets of names and values, and 32 a field
         self.content_length = content_length
         self.status = status  # a response's; 0 in other sections
-        self.prefix: FieldBlock | None = None
-        self.tail: Fields = ()
+        self.prefix = prefix
+        self.tail = tail
         self.reading: object | None = None
 
     def __repr__(self) -> str:
@@ -143,10 +151,7 @@ class SectionReader:
         tail = tuple(decoded)
         if not self._plain.passes(tail):
             return self._checked(prefix.fields + tail, size)
-        found = FieldBlock(prefix.fields + tail, size, prefix.content_length, prefix.status)
-        found.prefix = prefix
-        found.tail = tail
-        return found
+        return FieldBlock(prefix.fields + tail, size, prefix.content_length, prefix.status, prefix, tail)
 
     def _read_anew(self, block: bytes) -> FieldBlock:
         decoded, size = self._decoder.decode(block, 0, self._list_bytes_max)

@@ -84,3 +84,41 @@ def headers_frames(stream_id: int, block: bytes, end_stream: bool, frame_bytes_m
         pieces.append(pack_frame_header(len(part) << 8 | CONTINUATION, END_HEADERS if last else 0, stream_id))
         pieces.append(part)
     return b"".join(pieces)
+
+
+_SHORT_BLOCK_MAX = 127
+# The five octets before the stream id of a HEADERS whose block is short, by the block's length: three
+# lookups and one join are half the time of packing three frame headers.
+_OPENING_STARTS = [bytes((0, 0, length, HEADERS, END_HEADERS)) for length in range(_SHORT_BLOCK_MAX + 1)]
+_CLOSING_STARTS = [
+    bytes((0, 0, length, HEADERS, END_HEADERS | END_STREAM)) for length in range(_SHORT_BLOCK_MAX + 1)
+]
+
+
+def reply_frames(stream_id: int, opening: bytes, data: bytes, closing: bytes, frame_bytes_max: int) -> bytes:
+    """HEADERS, DATA and HEADERS with END_STREAM in one piece; ``data`` fits one frame."""
+    opening_size, closing_size = len(opening), len(closing)
+    if opening_size <= _SHORT_BLOCK_MAX and closing_size <= _SHORT_BLOCK_MAX:
+        identifier = stream_id.to_bytes(4, "big")
+        return b"".join(
+            (
+                _OPENING_STARTS[opening_size],
+                identifier,
+                opening,
+                len(data).to_bytes(3, "big"),
+                b"\x00\x00",
+                identifier,
+                data,
+                _CLOSING_STARTS[closing_size],
+                identifier,
+                closing,
+            )
+        )
+    return b"".join(
+        (
+            headers_frames(stream_id, opening, False, frame_bytes_max),
+            pack_frame_header(len(data) << 8 | DATA, 0, stream_id),
+            data,
+            headers_frames(stream_id, closing, True, frame_bytes_max),
+        )
+    )

@@ -99,11 +99,13 @@ class DynamicTable:
 
     def insert(self, field: Field) -> None:
         """Add ``field``; one larger than the whole table empties it and is not kept (section 4.4)."""
-        size = entry_size(field)
-        self._evict(self.size_max - size)
-        if size <= self.size_max:
-            self.entries.append(field)
-            self.size += size
+        size = len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
+        if self.size + size > self.size_max:
+            self._evict(self.size_max - size)
+            if size > self.size_max:
+                return
+        self.entries.append(field)
+        self.size += size
 
     def resize(self, size_max: int) -> None:
         self.size_max = size_max

@@ -113,13 +113,15 @@ class Decoder:
                 if index:
                     name = self.field(index)[0]
                 else:
-                    name, position = _string(block, position)
-                # A short plain string, which nearly every value is, is read in place.
-                length = block[position]
-                if length < 0x7F and position + length < end:
-                    position += 1
-                    value = block[position : position + length]
-                    position += length
+                    # A short plain string, which nearly every one is, is read in place.
+                    stop = position + 1 + block[position]
+                    if block[position] < 0x7F and stop < end:
+                        name, position = block[position + 1 : stop], stop
+                    else:
+                        name, position = _string(block, position)
+                stop = position + 1 + block[position]
+                if block[position] < 0x7F and stop <= end:
+                    value, position = block[position + 1 : stop], stop
                 else:
                     value, position = _string(block, position)
                 field = (name, value)

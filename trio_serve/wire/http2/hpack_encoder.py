@@ -23,6 +23,8 @@ from .header_tables import (
 
 _MEMO_MAX = 64  # field lists whose block is known: a server answers with few that never change
 _SEEN_MAX = 64  # fields met once
+_NAMES_MAX = 256  # names whose first octets are known
+_SHORT_LENGTHS = [bytes((length,)) for length in range(0x7F)]
 # Never indexed (RFC 7541 section 7.1.3): a table that an attacker's fields share would tell them.
 _SECRETS = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
 
@@ -40,6 +42,7 @@ class Encoder:
         "_size",
         "_size_max",
         "_size_wanted",
+        "_starts",
         "_updates",
     )
 
@@ -57,6 +60,7 @@ class Encoder:
         self._names: dict[bytes, int] = {}
         self._indexed: dict[Field, bytes] = {}  # a field's octets as long as nothing is inserted
         self._memo: dict[Fields, bytes] = {}
+        self._starts: dict[bytes, bytes] = {}  # a literal, by its name: how it starts
         self._seen: set[Field] = set()
 
     def limit(self, table_bytes: int) -> None:
@@ -110,26 +114,43 @@ class Encoder:
 
     def _literal(self, field: Field) -> bytes:
         name, value = field
-        number = self._names.get(name)
-        index = STATIC_NAMES.get(name, 0) if number is None else STATIC_COUNT + self._inserted - number
-        spelled = b"" if index else _string(name)
-        if name in _SECRETS:
-            return _integer(0x10, 0x0F, index) + spelled + _string(value)
-        if self._worth_keeping(field, number is None):
-            octets = _integer(0x40, 0x3F, index) + spelled + _string(value)
-            self._insert(field)
-            return octets
-        return _integer(0x00, 0x0F, index) + spelled + _string(value)
-
-    def _worth_keeping(self, field: Field, name_is_new: bool) -> bool:
-        if self._size + entry_size(field) > min(self._size_max, self._size_wanted):
-            return False
-        if name_is_new or field in self._seen:
-            return True
+        start = self._starts.get(name)
+        if start is None or field in self._seen:
+            if self._worth_keeping(field):
+                octets = self._name(name, 0x40, 0x3F) + _string(value)
+                self._insert(field)
+                return octets
+            start = self._start(name)
+        # Met once under a name that the table knows, it most likely changes each time.
         if len(self._seen) >= _SEEN_MAX:
             self._seen.clear()
         self._seen.add(field)
-        return False
+        size = len(value)
+        return start + (_SHORT_LENGTHS[size] if size < 0x7F else _integer(0x00, 0x7F, size)) + value
+
+    def _worth_keeping(self, field: Field) -> bool:
+        """Whether the table should take ``field``: its name is new there, or it comes again; and it fits."""
+        name_is_new = field[0] not in self._names
+        fits = self._size + entry_size(field) <= min(self._size_max, self._size_wanted)
+        return fits and (name_is_new or field in self._seen) and field[0] not in _SECRETS
+
+    def _start(self, name: bytes) -> bytes:
+        """What a literal of ``name`` that stays out of the table starts with."""
+        if len(self._starts) >= _NAMES_MAX:
+            self._starts.clear()
+        pattern = 0x10 if name in _SECRETS else 0x00
+        start = self._starts[name] = self._name(name, pattern, 0x0F)
+        return start
+
+    def _name(self, name: bytes, pattern: int, largest: int) -> bytes:
+        """The first part of a literal: the name's index where it has one, else the name."""
+        index = STATIC_NAMES.get(name)
+        if index is None:
+            number = self._names.get(name)
+            if number is None:
+                return bytes((pattern,)) + _string(name)
+            index = STATIC_COUNT + self._inserted - number
+        return _integer(pattern, largest, index)
 
     def _insert(self, field: Field) -> None:
         self._numbers[field] = self._names[field[0]] = self._inserted
@@ -137,6 +158,7 @@ class Encoder:
         self._size += entry_size(field)
         # Every dynamic index has moved by one.
         self._indexed.clear()
+        self._starts.clear()
         self._memo.clear()
 
 

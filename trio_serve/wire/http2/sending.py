@@ -20,14 +20,13 @@ from collections import deque
 from .errors import ConnectionClosing, ErrorCode, TooManyStreams
 from .frames import (
     DATA,
-    END_HEADERS,
     END_STREAM,
-    HEADERS,
     STREAM_ID_MAX,
     goaway_frame,
     headers_frames,
     pack_frame_header,
     ping_frame,
+    reply_frames,
     rst_stream_frame,
 )
 from .header_tables import Fields
@@ -68,7 +67,8 @@ def send_headers(state: ConnectionState, stream: Stream, fields: Fields, end_str
     if stream.state not in AFTER_SENT_END:
         return
     if stream.queue:
-        stream.queue.append(Unsent(None, fields, end_stream))
+        if not stream.queue[-1].end_stream:
+            stream.queue.append(Unsent(None, fields, end_stream))
     else:
         _emit_headers(state, stream, fields, end_stream)
 
@@ -100,11 +100,14 @@ def send_data(state: ConnectionState, stream: Stream, data: bytes, end_stream: b
             return
     if stream.queue is None:
         stream.queue = deque()
+    elif stream.queue and stream.queue[-1].end_stream:
+        return
     stream.queue.append(Unsent(memoryview(data), None, end_stream))
     stream.unsent += size
     state.waiting[stream.id] = stream
     _send_queued(state, stream)
-    stream.congested = stream.unsent > state.limits.send_high_water
+    if stream.unsent > state.limits.send_high_water:
+        stream.congested = True
 
 
 def send_reply(
@@ -125,19 +128,10 @@ def send_reply(
     ):
         _send_reply_in_parts(state, stream, headers, data, trailers)
         return
-    opening = state.encoder.encode(headers)
-    closing = state.encoder.encode(trailers)
-    stream_id = stream.id
-    piece = b"".join(
-        (
-            pack_frame_header(len(opening) << 8 | HEADERS, END_HEADERS, stream_id),
-            opening,
-            pack_frame_header(size << 8 | DATA, 0, stream_id),
-            data,
-            pack_frame_header(len(closing) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
-            closing,
-        )
-    )
+    encode = state.encoder.encode
+    opening = encode(headers)
+    closing = encode(trailers)
+    piece = reply_frames(stream.id, opening, data, closing, peer.frame_bytes_max)
     state.send_window.available -= size
     state.data_frames_sent += 1
     state.pieces.append(piece)
@@ -221,7 +215,7 @@ def _send_queued(state: ConnectionState, stream: Stream, frames: int | None = No
         sent = True
     if not stream.queue:
         state.waiting.pop(stream.id, None)
-    if stream.congested and stream.unsent <= state.limits.send_low_water:
+    if stream.congested and stream.state is not CLOSED and stream.unsent <= state.limits.send_low_water:
         stream.congested = False
         stream.receiver.writable()
     return sent

@@ -37,7 +37,6 @@ class PeerSettings:
     __slots__ = (
         "frame_bytes_max",
         "header_list_bytes_max",
-        "header_table_sizes",
         "initial_window",
         "streams_max",
     )
@@ -47,18 +46,18 @@ class PeerSettings:
         self.initial_window = WINDOW_DEFAULT
         self.frame_bytes_max = FRAME_BYTES_DEFAULT
         self.header_list_bytes_max: int | None = None
-        # Each size named, in order, because HPACK has to announce the smallest it went through.
-        self.header_table_sizes: list[int] = [TABLE_BYTES_DEFAULT]
 
-    def apply(self, payload: bytes, from_server: bool, first: bool) -> None:
+    def apply(self, payload: bytes, from_server: bool, first: bool) -> list[int]:
         """Take over the entries of a SETTINGS payload in order; unknown ones are ignored.
+
+        Returns each HEADER_TABLE_SIZE, because HPACK has to announce the smallest that it went through.
 
         Raises:
             ConnectionFault: for a length that is no multiple of 6, or a value that section 6.5.2 forbids.
         """
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} octets")
-        self.header_table_sizes = []
+        table_sizes = []
         if first:
             self.streams_max = STREAMS_UNLIMITED
         for identifier, value in _iter_entries(payload):
@@ -74,11 +73,12 @@ class PeerSettings:
                 if value > 1 or (value and from_server):
                     raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
             elif identifier == HEADER_TABLE_SIZE:
-                self.header_table_sizes.append(value)
+                table_sizes.append(value)
             elif identifier == MAX_CONCURRENT_STREAMS:
                 self.streams_max = value
             elif identifier == MAX_HEADER_LIST_SIZE:
                 self.header_list_bytes_max = value
+        return table_sizes
 
 
 def our_settings(limits: Limits, is_client: bool) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ how bytes are queued and how a stream leaves the table.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .errors import ConnectionEnded, StreamEnded
 from .field_sections import FieldBlock, Section, SectionReader
@@ -65,6 +65,13 @@ class InputPhase(Enum):
     PREFACE = "the client's preface"
     FIRST_SETTINGS = "the first frame, which is SETTINGS"
     FRAMES = "frames"
+
+
+class Goaway(NamedTuple):
+    """The peer takes no stream above ``last_stream_id``, for the reason ``code``."""
+
+    last_stream_id: int
+    code: int
 
 
 class PartialBlock:
@@ -129,7 +136,7 @@ class ConnectionState:
         self.highest_id = 0  # of the streams that the client opened, whichever side we are
         self.streams_opened = 0
         self.accept_up_to = STREAM_ID_MAX  # our GOAWAY's last stream id
-        self.goaway_from_peer: int | None = None  # the peer's GOAWAY's last stream id
+        self.goaway_from_peer: Goaway | None = None
 
         # what the peer has declared, and what we have
         self.peer = PeerSettings()
@@ -163,8 +170,11 @@ class ConnectionState:
         self.unsent += len(piece)
 
     def is_idle(self, stream_id: int) -> bool:
-        """Whether ``stream_id`` was never used.  The even ones never are: nobody pushes."""
-        return stream_id > self.highest_id or not stream_id & 1
+        """Whether ``stream_id`` was never used.  The even ones never are: nobody pushes.
+
+        One above our GOAWAY's last id may have been, and was ignored.
+        """
+        return not stream_id & 1 or self.highest_id < stream_id <= self.accept_up_to
 
     def give_back(self, size: int) -> None:
         """The connection's window gets ``size`` consumed octets back."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from enum import Enum
+from operator import itemgetter
 from typing import Protocol
 
 from .errors import StreamEnded
@@ -128,7 +129,7 @@ class ClosedStreams:
         reset = self._resets.get(stream_id)
         if reset is not None:
             return reset
-        place = bisect_right(self._skipped, (stream_id, stream_id + 1)) - 1
+        place = bisect_right(self._skipped, stream_id, key=itemgetter(0)) - 1
         if place >= 0 and self._skipped[place][0] <= stream_id <= self._skipped[place][1]:
             return Ending.SKIPPED
         return Ending.ENDED

@@ -1,0 +1,6 @@
+"""Property tests without a deadline: how long an example takes is the machine's business, not the engine's."""
+
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
