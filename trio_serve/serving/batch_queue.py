@@ -25,7 +25,7 @@ import attrs
 import trio
 
 from trio_serve.serving.replica_scope import ReplicaScope, ReplicaStopped
-from trio_serve.serving.shared_work import Failure, SharedWork, Waiter
+from trio_serve.serving.shared_work import Failure, SharedWork, Waiter, part_cancelled
 
 if TYPE_CHECKING:
     from trio_serve.serving.batching import Batched
@@ -317,17 +317,14 @@ class Batch:
             return
         try:
             await queue.batched.run(self.members, self.work)
-        except trio.Cancelled:
-            raise
-        except BaseExceptionGroup as group:
-            cancelled, errors = group.split(trio.Cancelled)
-            if errors is not None:
-                self._fail(queue, errors)
-            if cancelled is not None:
-                raise cancelled from None
         except BaseException as error:
             # Whatever it is, each member raises it as if the function had been its own.
-            self._fail(queue, error)
+            cancelled, rest = part_cancelled(error)
+            if rest is not None:
+                self._fail(queue, rest)
+            del rest  # its traceback holds this frame
+            if cancelled is not None:
+                raise cancelled from None
 
     def _fail(self, queue: BatchQueue, error: BaseException) -> None:
         queue.counters.errors += 1

@@ -117,3 +117,12 @@ class Failure:
         # Each raise adds its frames to the one traceback of the error; without going back to the
         # first, the hundredth caller would show the frames of the ninety-nine before it.
         self.traceback: TracebackType | None = error.__traceback__
+
+
+def part_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Take an error apart: what is Trio's cancellation and must go on, and what is there for the callers."""
+    if isinstance(error, trio.Cancelled):
+        return error, None
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)
+    return None, error
