@@ -87,7 +87,7 @@ def make_rows(pb: Any, log: list[str]) -> serve.Application:
                         str(dict(context.invocation_metadata()).get("flavour")),
                         str(context.peer().startswith("ipv4:127.0.0.1:")),
                         str(context.is_active()),
-                        str(0 < context.time_remaining() <= 5),
+                        str(4 < context.time_remaining() < 5.5),
                     ]
                 )
             )

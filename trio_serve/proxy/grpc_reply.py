@@ -20,7 +20,7 @@ from grpclib.exceptions import GRPCError
 
 from trio_serve.actors import ActorStopped, CallCancelled
 from trio_serve.grpc.call import ServerCall
-from trio_serve.grpc.ending import Ending, ending_of, is_expected
+from trio_serve.grpc.ending import AbortError, Ending, ending_of, is_expected
 from trio_serve.proxy.grpc_context import RayServegRPCContext
 from trio_serve.proxy.stack_trace import user_stack_trace
 from trio_serve.serving.errors import (
@@ -98,6 +98,8 @@ class GrpcReply:
             return Ending(Status.CANCELLED, str(error))
         if isinstance(error, ActorStopped):
             return Ending(Status.UNAVAILABLE, str(error))
+        if isinstance(error, AbortError):
+            return Ending(error.status, error.message)  # its trailing metadata is the context's by now
         if isinstance(error, WrongMethodKind):
             return self._internal(error, self._way_out_of(error))
         if is_expected(error):
