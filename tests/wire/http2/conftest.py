@@ -1,4 +1,4 @@
-"""Property tests without a deadline: how long an example takes is the machine's business, not the engine's."""
+"""Property tests without a deadline: how long an example takes is the machine's business, not ours."""
 
 from hypothesis import settings
 
