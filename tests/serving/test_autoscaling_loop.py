@@ -160,6 +160,22 @@ async def test_the_request_that_wakes_an_idle_deployment_is_served() -> None:
     assert since(start, workshop) == [(1234.5, 1)]
 
 
+async def test_a_request_queued_just_as_the_last_replica_went_is_found_within_half_a_second() -> None:
+    """When it was queued the replica was still there, so nobody called wake."""
+    config = AutoscalingConfig(min_replicas=0, max_replicas=3, metrics_interval_s=60)
+    start = trio.current_time()
+
+    async with autoscaled(config) as workshop:
+        await trio.sleep(100.1)
+        workshop.queued = 1
+        await trio.sleep(1)
+
+        assert workshop.ongoing == 1
+    ((time, replicas),) = since(start, workshop)
+    assert replicas == 1
+    assert 100.1 <= time <= 100.6
+
+
 async def test_a_second_request_while_waking_asks_for_nothing_more() -> None:
     config = AutoscalingConfig(min_replicas=0, max_replicas=3)
 

@@ -376,8 +376,11 @@ class Autoscaler:
         A decision falls every ``metrics_interval_s`` and at the very moment when a delay has passed.
         """
         while True:
-            now = trio.current_time()
-            self._window.record(now, self._deployment.load())
+            now, load = trio.current_time(), self._deployment.load()
+            self._window.record(now, load)
+            if load:
+                # A request may have been queued behind the last replica just as it went: nobody woke us.
+                self.wake()
             if now >= min(self._decide_at, self._due):
                 self._decide(now)
             record_every = min(RECORD_INTERVAL_S, self._config.metrics_interval_s)

@@ -116,18 +116,9 @@ class Replica:
             Exception: what the constructor or ``reconfigure`` raised.
         """
         outside = self._enter()
-        scope = ReplicaScope(
-            self.tag,
-            self.actor.start_soon,
-            requests=CurrentRequests(),
-            run_sync=self._run_sync,
-            models_changed=self._models_changed,
-            max_ongoing_requests=self._surroundings.options.max_ongoing_requests,
-        )
-        enter_replica_scope(scope)
-        self._scope = scope
         try:
             async with trio.open_nursery() as nursery:
+                self._open_scope(nursery)
                 await self._construct()
                 if self.spec.options.user_config is not None:
                     await self.reconfigure(self.spec.options.user_config)
@@ -167,6 +158,18 @@ class Replica:
         while True:
             await trio.sleep(every_s)
             _log.info("%s: %d requests are still at work before it stops", self.tag, self.ongoing)
+
+    def _open_scope(self, nursery: trio.Nursery) -> None:
+        """What decorated methods keep begins here: the constructor may load a model or join a batch."""
+        self._scope = ReplicaScope(
+            self.tag,
+            nursery.start_soon,
+            requests=CurrentRequests(),
+            run_sync=self._run_sync,
+            models_changed=self._models_changed,
+            max_ongoing_requests=self._surroundings.options.max_ongoing_requests,
+        )
+        enter_replica_scope(self._scope)
 
     def _enter(self) -> contextvars.Token[RequestContext | None]:
         """Make the constructor, and the tasks that it starts, part of this replica."""
