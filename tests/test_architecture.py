@@ -18,16 +18,16 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "wire.http2": (set(), set()),
     "wire.grpc": (set(), {"grpclib"}),
     "wire": (set(), set()),
-    "actors": (set(), {"trio", "outcome"}),
-    "transport": ({"wire.http2"}, {"trio", "outcome"}),
+    "actors": (set(), {"trio", "outcome", "attrs"}),
+    "transport": ({"wire.http2"}, {"trio", "outcome", "attrs"}),
     "grpc": (
         {"wire.grpc", "wire.http2", "transport", "actors"},
-        {"trio", "outcome", "grpclib", "google", "attrs"},
+        {"trio", "outcome", "grpclib", "google", "attrs", "multidict"},
     ),
     "generated": ({"grpc"}, set()),
     "serving": ({"actors"}, {"trio", "outcome", "attrs", "cattrs"}),
     "proxy": (
-        {"wire.grpc", "grpc", "actors", "serving"},
+        {"wire.grpc", "transport", "grpc", "actors", "serving"},
         {"trio", "outcome", "attrs", "grpclib", "google", "starlette", "hypercorn"},
     ),
     "observe": (
