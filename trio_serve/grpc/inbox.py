@@ -7,9 +7,9 @@ DATA waits as it came and is cut into messages only when the call asks for one: 
 window into thousands of small objects, and what nobody asks for is never inflated.  The window is given
 back as messages are taken.
 
-A message larger than the window would never be complete that way.  With a `Loan`, as a server has, the
-rest of it is let in when the connection has room; without one, as a client, which asked for the message,
-its bytes are given back as they come.
+A message larger than what is left of the window would never be complete that way.  With a `Loan`, as a
+server has, the rest of it is let in when the connection has room; without one, as a client, which asked for
+the message, its bytes are given back as they come.
 
 Knows nothing of status or deadlines; client and server use it alike.
 """
@@ -20,7 +20,6 @@ from typing import Protocol
 from trio_serve.transport.parking import ParkingPlace
 from trio_serve.transport.window_loans import Loan
 from trio_serve.wire.grpc import MessageReader
-from trio_serve.wire.http2.windows import WINDOW_DEFAULT
 
 
 class EndOfStream(Exception):
@@ -122,7 +121,7 @@ class Inbox:
             self._pay(self._owed)
         elif self._asked_at >= 0 and loan.is_given():
             self._pay(self._owed - self._asked_at)
-        elif self._owed + self._reader.missing > WINDOW_DEFAULT:
+        elif loan.is_needed(self._reader.missing):
             self._asked_at = self._owed
             loan.ask(self._reader.missing)
 

@@ -66,6 +66,14 @@ class Loan:
         self._loans = loans
         self._stream = stream
 
+    def is_needed(self, size: int) -> bool:
+        """Whether the peer's window does not hold ``size`` bytes more.
+
+        What was consumed but not announced yet counts as closed: a batch of it may never fill up.
+        """
+        window = self._stream.receive_window
+        return window is not None and size > window.available
+
     def is_given(self) -> bool:
         return self._loans.has(self._stream)
 
