@@ -38,8 +38,10 @@ class Greeter:
 
     async def SayHello(self, request: HelloRequest) -> HelloReply:
         if request.name == "sleeper":
+            open("arrived", "w").close()
             await trio.sleep(0.5)
         if request.name == "for ever":
+            open("arrived", "w").close()
             await trio.sleep_forever()
         return HelloReply(message=f"{self.word} {request.name}")
 
@@ -96,10 +98,10 @@ def config(shell: Shell, text: str) -> str:
     return "config.yaml"
 
 
-def waiting_call(served: Served, name: str) -> grpc.Future:
+def waiting_call(shell: Shell, served: Served, name: str) -> grpc.Future:
     """A call that is being served."""
     call = served.greet(name)
-    served.greeting("the calls before me have arrived")
+    served.wait_until(lambda: (shell.folder / "arrived").exists())
     return call
 
 
@@ -187,7 +189,7 @@ def test_who_comes_before_it_serves_waits_for_the_answer(shell: Shell, used_port
 
 def test_a_call_in_flight_finishes_before_the_end(shell: Shell) -> None:
     with shell.serving("shop:app", *GREETER) as served:
-        call = waiting_call(served, "sleeper")
+        call = waiting_call(shell, served, "sleeper")
 
         assert served.stop() == 0
 
@@ -198,7 +200,7 @@ def test_a_call_in_flight_finishes_before_the_end(shell: Shell) -> None:
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_cuts_off_what_is_left_and_says_so(shell: Shell, second: signal.Signals) -> None:
     with shell.serving("shop:app", *GREETER) as served:
-        call = waiting_call(served, "for ever")
+        call = waiting_call(shell, served, "for ever")
         served.process.send_signal(signal.SIGTERM)
         served.wait_for_log("SIGTERM: draining")
 
@@ -387,9 +389,9 @@ def test_a_constructor_that_raises_is_shown_with_its_own_frames_only(shell: Shel
             application 'shop': deployment 'Broken': LookupError: there is no model.bin
 
             Traceback (most recent call last):
-              File "shop.py", line 22, in __init__
+              File "shop.py", line 24, in __init__
                 self.open_the_model("model.bin")
-              File "shop.py", line 25, in open_the_model
+              File "shop.py", line 27, in open_the_model
                 raise LookupError(f"there is no {name}")
             LookupError: there is no model.bin
             Raised by the constructor of deployment 'Broken' of application 'shop', which was tried 1 times.

@@ -149,15 +149,15 @@ class _Foreground:
 
     def _announce(self, instance: Instance, took_s: float) -> None:
         lines = [f"{proxy} {address}\n" for proxy, address in instance.addresses.items()]
+        if self._supervised.ready_fd is not None:
+            with os.fdopen(self._supervised.ready_fd, "w") as ready:
+                ready.writelines([*lines, "ready\n"])
         sys.stdout.writelines(lines)
         sys.stdout.flush()
         places = " and ".join(f"{proxy} {address}" for proxy, address in instance.addresses.items())
         logger.info("serving %s on %s, started in %.2f s", self._names, places or "no port", took_s)
         if not lines:
             logger.warning("no proxy is open; --grpc-servicer-functions or --proto name services to serve")
-        if self._supervised.ready_fd is not None:
-            with os.fdopen(self._supervised.ready_fd, "w") as ready:
-                ready.writelines([*lines, "ready\n"])
 
     @property
     def _names(self) -> str:
