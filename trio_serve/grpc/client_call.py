@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
-from trio_serve.grpc.outgoing_call import OutgoingCall, StreamReplyCall, UnaryReplyCall
+from trio_serve.grpc.outgoing_call import MESSAGES_A_TURN, OutgoingCall, StreamReplyCall, UnaryReplyCall
 from trio_serve.grpc.rpc_error import RpcError, StatusCode
 from trio_serve.wire.grpc import Metadata, Status, Trailers
 
@@ -197,7 +197,12 @@ class UnaryReply(ClientCall):
         call = self._call
         if call.end is not None:
             await trio.lowlevel.checkpoint()
-        return self._method.read_reply(await call.wait())
+        while call.end is None:
+            await call.park(abandon=True)
+        if call.end.status is not Status.OK:
+            raise call.error()
+        assert call.payload is not None
+        return self._method.read_reply(call.payload)
 
     async def finished(self) -> tuple[Any, FinishedCall]:
         """Wait for the reply, and return it beside how the call ended."""
@@ -216,9 +221,11 @@ class StreamReply(ClientCall):
         return self
 
     async def __anext__(self) -> Any:
-        payload = await self._call.next()
+        payload = self._call.next_nowait()
         if payload is None:
-            raise StopAsyncIteration
+            payload = await self._call.next()
+            if payload is None:
+                raise StopAsyncIteration
         return self._read(payload)
 
     async def read(self) -> Any:
@@ -227,7 +234,9 @@ class StreamReply(ClientCall):
         Raises:
             RpcError: the call ended with another status than OK.
         """
-        payload = await self._call.next()
+        payload = self._call.next_nowait()
+        if payload is None:
+            payload = await self._call.next()
         return EOF if payload is None else self._read(payload)
 
     def _read(self, payload: bytes) -> Any:
@@ -241,10 +250,11 @@ class StreamReply(ClientCall):
 class StreamRequests(ClientCall):
     """A call whose requests come one by one: from an iterable, or by ``write``."""
 
-    __slots__ = ("_written_by_hand",)
+    __slots__ = ("_turn", "_written_by_hand")
 
     def __init__(self, method: ClientMethod, call: OutgoingCall, requests: Any) -> None:
         super().__init__(method, call)
+        self._turn = 0
         self._written_by_hand = requests is None
         if requests is not None:
             call.channel.start_soon(send_all, method, call, requests)
@@ -258,14 +268,18 @@ class StreamRequests(ClientCall):
         """
         if not self._written_by_hand:
             raise TypeError("this call's requests come from the iterable that it was made with")
-        await trio.lowlevel.checkpoint()
         call = self._call
         if call.end is None:
             if call.requests_ended:
                 raise RuntimeError("no request can be written after done_writing()")
             call.send(self._method.frame(request, call.head.compress), False)
-            await call.until(_has_room, abandon=True)
+            self._turn += 1
+            if call.crowded:
+                await call.until(_has_room, abandon=True)
+            elif self._turn % MESSAGES_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
         if call.end is not None:
+            await trio.lowlevel.checkpoint()
             raise call.error()
 
     async def done_writing(self) -> None:
@@ -292,8 +306,9 @@ async def send_all(
             if isinstance(requests, AsyncIterable):
                 await _send_awaited(method, call, aiter(requests))
             else:
-                for request in requests:
-                    await trio.lowlevel.checkpoint()
+                for number, request in enumerate(requests, 1):
+                    if number % MESSAGES_A_TURN == 0:
+                        await trio.lowlevel.checkpoint()
                     await _send(method, call, request)
         except Exception as error:
             call.failed_by(error, "requests", Status.CANCELLED)

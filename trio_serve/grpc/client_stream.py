@@ -226,7 +226,7 @@ class ClientStream:
     def _start(self) -> None:
         assert self._method is not None
         self._request_sent = True
-        self._method.start_attempts(self._open_call, None)
+        self._method.start_authorized(self._open_call)
 
     async def _finish(self) -> None:
         """Wait for the end; messages that nobody took are passed over."""

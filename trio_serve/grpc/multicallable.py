@@ -130,16 +130,17 @@ class ClientMethod:
     def start(self, call: OutgoingCall, credentials: Credentials | None) -> None:
         """Let ``call`` begin, once its credentials are there; never waits."""
         call.enter()
-        self.start_attempts(call, credentials)
-
-    def start_attempts(self, call: OutgoingCall, credentials: Credentials | None) -> None:
-        """As `start`, for a call that was entered already."""
-        owners = [owner for owner in (self._channel.credentials, credentials) if owner is not None]
-        if not owners:
+        if credentials is None and self._channel.credentials is None:
             call.start()
-            return
+        else:
+            self.start_authorized(call, credentials)
+
+    def start_authorized(self, call: OutgoingCall, credentials: Credentials | None = None) -> None:
+        """Let ``call``, which was entered, begin once its credentials are there; never waits."""
         awaited = []
-        for owner in owners:
+        for owner in (self._channel.credentials, credentials):
+            if owner is None:
+                continue
             given = owner(self.path)
             if inspect.isawaitable(given):
                 awaited.append(given)

@@ -16,6 +16,7 @@ Knows nothing of stubs, of addresses and of how attempts are spaced.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -49,6 +50,9 @@ logger = logging.getLogger("trio_serve.grpc")
 
 MESSAGES_A_TURN = 64
 """After so many messages that were there already, a reader lets other tasks run."""
+
+REFUSALS_MAX = 5
+REFUSAL_DELAY_S = 0.01
 
 
 class Again(Protocol):
@@ -95,7 +99,7 @@ class OutgoingCall:
         "_buffered",
         "_callbacks",
         "_crowd",
-        "_refused",
+        "_refusals",
         "again",
         "attempts",
         "channel",
@@ -121,7 +125,7 @@ class OutgoingCall:
         self.end: Trailers | None = None
         self._alarm: Alarm | None = None
         self._buffered = 0
-        self._refused = False
+        self._refusals = 0
         self._crowd: list[trio.lowlevel.Task] = []
         self._callbacks: list[Callable[[], None]] = []
 
@@ -260,14 +264,15 @@ class OutgoingCall:
         return build_request_fields(head.prefix, timeout_s, metadata)
 
     def attempt_opened(self) -> None:
-        self._commit_if_too_much()
+        if self._buffered > self.channel.retry_buffer_bytes:
+            self._commit_if_too_much()
         if self._crowd:
             self._wake()
 
     def attempt_answered(self, attempt: Attempt) -> None:
         """Response headers came: this attempt is the call from now on."""
         self._commit(attempt)
-        if self._crowd and type(self) is StreamReplyCall:
+        if self._crowd:
             self._wake()
 
     def attempt_ended(self, attempt: Attempt, end: Trailers, *, processed: bool = True) -> None:
@@ -276,10 +281,7 @@ class OutgoingCall:
             return
         self.attempts.remove(attempt)
         committed = self.committed is not None
-        if not processed and not committed and not self._refused:
-            # The server has promised that it did nothing, so once a retry is safe whatever the policy.
-            self._refused = True
-            self.try_now(attempt.number)
+        if not processed and not committed and self._retry_refused(attempt.number):
             return
         again = self.again
         if again is not None and again.attempt_ended(end, committed=committed, others=bool(self.attempts)):
@@ -287,6 +289,23 @@ class OutgoingCall:
         if not committed and attempt.connection is not None:
             self.committed = attempt
         self.finish(end)
+
+    def _retry_refused(self, number: int) -> bool:
+        """Whether another attempt follows one of which the server has promised that it did nothing.
+
+        gRFC A6 has one such retry, then the policy.  Without a policy we make a few more, each a little
+        later: a server frees a stream's place some time after the client has seen its end, so a busy
+        client at the limit of streams may meet refusals in a row.
+        """
+        refusals, self._refusals = self._refusals, self._refusals + 1
+        if refusals == 0:
+            self.try_now(number)
+            return True
+        if self.again is not None or refusals >= REFUSALS_MAX:
+            return False
+        delay_s = REFUSAL_DELAY_S * 2 ** (refusals - 1)
+        self.channel.alarms.at(trio.current_time() + delay_s, functools.partial(self.try_now, number))
+        return True
 
     def data_received(self, attempt: Attempt, data: bytes) -> None:
         raise NotImplementedError
@@ -302,12 +321,17 @@ class OutgoingCall:
             self._alarm.cancel()
         if self.again is not None:
             self.again.stop()
-        attempts, self.attempts = self.attempts, []
-        for attempt in attempts:
-            attempt.drop()
+        if self.attempts:
+            attempts, self.attempts = self.attempts, []
+            for attempt in attempts:
+                attempt.drop()
         self.requests = []
         if self._crowd:
             self._wake()
+        if self._callbacks:
+            self._call_back()
+
+    def _call_back(self) -> None:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             try:
@@ -331,8 +355,7 @@ class OutgoingCall:
                 self._commit(opened[0])
 
     def _wake(self) -> None:
-        crowd = self._crowd[:]
-        self._crowd.clear()
+        crowd, self._crowd = self._crowd, []
         for task in crowd:
             trio.lowlevel.reschedule(task)
 
@@ -346,19 +369,6 @@ class UnaryReplyCall(OutgoingCall):
         super().__init__(channel, path, head)
         self._reader: MessageReader | None = None
         self.payload: bytes | None = None
-
-    async def wait(self) -> bytes:
-        """The reply's bytes.  Cancelling cancels the call.
-
-        Raises:
-            RpcError: the call ended with another status than OK.
-        """
-        while self.end is None:
-            await self.park(abandon=True)
-        if self.end.status is not Status.OK:
-            raise self.error()
-        assert self.payload is not None
-        return self.payload
 
     def data_received(self, attempt: Attempt, data: bytes) -> None:
         # The one who waits wants all of it, so the window is given back at once.
@@ -411,7 +421,6 @@ class StreamReplyCall(OutgoingCall):
         Raises:
             RpcError: the call ended with another status than OK; the messages before come first.
         """
-        self._turn += 1
         if self._turn >= MESSAGES_A_TURN:
             self._turn = 0
             await trio.lowlevel.checkpoint()
@@ -425,6 +434,11 @@ class StreamReplyCall(OutgoingCall):
                     raise self.error()
                 return None
             await self.park(abandon=True)
+
+    def next_nowait(self) -> bytes | None:
+        """The next message if it is there; now and then None all the same, so that `next` lets others run."""
+        self._turn += 1
+        return self._take() if self._turn < MESSAGES_A_TURN else None
 
     def _take(self) -> bytes | None:
         if self._inbox is None:

@@ -89,37 +89,29 @@ class Subchannel:
         self._owner = owner
         self._alarms = alarms
         self._options = options
-        self._connection: Http2Connection | None = None
+        self.connection: Http2Connection | None = None
+        """The connection that takes new calls now, if there is one."""
+        self._newest: Http2Connection | None = None  # the same, or the one that is being made
         self._all: set[Http2Connection] = set()
         self._making = trio.CancelScope()
         self._wanted = trio.Event()
         self._turned = trio.Event()  # the connection that is being made, or is made, is ready or over
 
-    @property
-    def connection(self) -> Http2Connection | None:
-        """The connection that takes new calls now, if there is one."""
-        connection = self._connection
-        if self.state is not Connectivity.READY or connection is None or connection.draining:
-            return None
-        return connection
-
     def connect(self) -> None:
         """Make a connection, unless there is one or one is being made; never waits."""
         self._wanted.set()
-        if self._connection is not None and self._connection.draining:
-            self._leave(self._connection, "the connection was idle")
 
     def close(self) -> None:
         """Close every connection as soon as what is queued has left; calls on them end."""
         self._making.cancel()
-        self._connection = None
+        self._newest = self.connection = None
         for connection in list(self._all):
             connection.close("the channel was closed")
 
     def retire(self) -> None:
         """Make no more connections; those that there are serve their calls to the end."""
         self._making.cancel()
-        self._connection = None
+        self._newest = self.connection = None
         for connection in list(self._all):
             if not connection.calls:
                 connection.close("its address is no longer one of the server's")
@@ -143,7 +135,7 @@ class Subchannel:
                 self._become(Connectivity.TRANSIENT_FAILURE, failure)
                 await trio.sleep_until(next_attempt_at)
                 continue
-            while self._connection is not None:
+            while self._newest is not None:
                 await self._turned.wait()
                 self._turned = trio.Event()
             if trio.current_time() >= next_attempt_at:
@@ -167,16 +159,16 @@ class Subchannel:
             connection = Http2Connection(
                 Role.CLIENT, byte_stream, self, self._alarms, self._options.connection
             )
-            self._connection = connection
+            self._newest = connection
             self._all.add(connection)
             nursery.start_soon(connection.run)
-            while self._connection is connection and connection.state is not Connectivity.READY:
+            while self._newest is connection and connection.state is not Connectivity.READY:
                 await self._turned.wait()
                 self._turned = trio.Event()
         if patience.cancelled_caught:
-            if self._connection is not None:
-                self._connection.close("the connection was not ready in time")
-                self._connection = None
+            if self._newest is not None:
+                self._newest.close("the connection was not ready in time")
+                self._newest = None
             return f"{self.name}: no connection within connect_timeout_s={seconds:g}"
         # It may have been ready and be over again before this task ran.
         return "" if connection.state is Connectivity.READY else self.failure
@@ -194,17 +186,18 @@ class Subchannel:
         raise AssertionError("a server opens no streams")
 
     def settings_received(self, connection: Http2Connection) -> None:
-        if connection is not self._connection:
+        if connection is not self._newest:
             return
         if connection.state is Connectivity.READY:
             self._owner.subchannel_has_room(self)
         else:
             connection.state = Connectivity.READY
+            self.connection = connection
             self._become(Connectivity.READY)
             self._turned.set()
 
     def stream_closed(self, connection: Http2Connection) -> None:
-        if connection is self._connection:
+        if connection is self._newest:
             self._owner.subchannel_has_room(self)
         elif not connection.calls:
             connection.close("its last call has ended")
@@ -219,8 +212,8 @@ class Subchannel:
         self._leave(connection, f"{self.name}: {reason}")
 
     def _leave(self, connection: Http2Connection, failure: str) -> None:
-        if connection is self._connection:
-            self._connection = None
+        if connection is self._newest:
+            self._newest = self.connection = None
             self.failure = failure
             self._turned.set()
             if self.state is Connectivity.READY:
