@@ -393,12 +393,13 @@ class ServerCall:
         if self.over:
             return
         try:
-            if self._registration.streams_requests:
+            registration = self._registration
+            if registration.streams_requests:
                 inbox = self._inbox or self._open_inbox()
                 inbox.put(data, end_stream)
                 return
             if end_stream and self._inbox is None:
-                payload = whole_message(data, self._registration.message_bytes_max)
+                payload = whole_message(data, registration.message_bytes_max)
                 if payload is not None:
                     self._begin(payload)
                     return
@@ -530,9 +531,12 @@ class ServerCall:
         self.on_cancel = None  # it leads to the handler, which leads back here
         if self._alarm is not None:
             self._alarm.cancel()
-        self._registration.counters.ended(status, trio.current_time() - self._started_at)
+        # The number is spelled out for the usual case: an enum's value is a property, in Python.
+        number = 0 if status is Status.OK else status.value
+        self._registration.counters.ended(number, self.connection.now() - self._started_at)
         if self._inbox is not None:
             self._inbox.fail(CallEnded(self.reason))
+            self._inbox = None  # it leads back here, too
         if self._outbox is not None:
             self._outbox.wake()
         stream = self.stream

@@ -30,14 +30,14 @@ END_OF_STREAM: Any = None
 class CallContext:
     """What both contexts of grpcio have.  Setters only note; they leave with the status."""
 
-    __slots__ = ("_call", "_callbacks", "_code", "_details", "_trailing")
+    __slots__ = ("_call", "_code", "_details", "_trailing", "callbacks")
 
     def __init__(self, call: ServerCall) -> None:
         self._call = call
         self._code: object = Status.OK
         self._details = ""
         self._trailing: Metadata = ()
-        self._callbacks: list[Callable[..., Any]] | None = None
+        self.callbacks: list[Callable[..., Any]] | None = None
 
     def set_code(self, code: object) -> None:
         """End the call with ``code``, once the handler returns.
@@ -116,14 +116,9 @@ class CallContext:
         """End a call with a streamed reply as the handler left it."""
         self._call.finish(self._code, self._details, self._trailing)
 
-    @property
-    def watched(self) -> bool:
-        """Whether anybody wants to know that the handler is done."""
-        return self._callbacks is not None
-
     def ended(self) -> None:
         """The handler is done with the call, in whatever way."""
-        callbacks, self._callbacks = self._callbacks, None
+        callbacks, self.callbacks = self.callbacks, None
         for callback in callbacks or ():
             self._call_back(callback)
 
@@ -173,9 +168,9 @@ class ServicerContext(CallContext):
 
     def add_done_callback(self, callback: Callable[["ServicerContext"], Any]) -> None:
         """Call ``callback(context)`` when the handler is done with the call, in whatever way."""
-        if self._callbacks is None:
-            self._callbacks = []
-        self._callbacks.append(callback)
+        if self.callbacks is None:
+            self.callbacks = []
+        self.callbacks.append(callback)
 
     def _call_back(self, callback: Callable[..., Any]) -> None:
         callback(self)
@@ -208,9 +203,9 @@ class ThreadServicerContext(CallContext):
         """Call ``callback()`` when the handler is done with the call; False when the call is over."""
         if self._call.over:
             return False
-        if self._callbacks is None:
-            self._callbacks = []
-        self._callbacks.append(callback)
+        if self.callbacks is None:
+            self.callbacks = []
+        self.callbacks.append(callback)
         return True
 
 

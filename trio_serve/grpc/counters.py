@@ -34,8 +34,8 @@ class MethodCounters:
         """Calls that have not been answered."""
         return self.started - sum(self.handled)
 
-    def ended(self, status: Status, seconds: float) -> None:
-        self.handled[status.value] += 1
+    def ended(self, status_number: int, seconds: float) -> None:
+        self.handled[status_number] += 1
         self.latency_buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
         self.latency_sum_s += seconds
 

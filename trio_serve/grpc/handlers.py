@@ -77,7 +77,7 @@ def _coroutine_runner(handler: Callable[..., Any], requests: bool, replies: bool
             else:
                 context.answer(reply)
         finally:
-            if context.watched:
+            if context.callbacks is not None:
                 context.ended()
 
     return run
@@ -91,7 +91,7 @@ def _generator_runner(handler: Callable[..., Any], requests: bool) -> Run:
                 await _send_each(call, messages)
             context.end()
         finally:
-            if context.watched:
+            if context.callbacks is not None:
                 context.ended()
 
     return run
@@ -113,7 +113,7 @@ def _thread_runner(
             result = await trio.to_thread.run_sync(handler, request, context, limiter=threads)
             await _answer_from_thread(call, context, result, replies, threads)
         finally:
-            if context.watched:
+            if context.callbacks is not None:
                 context.ended()
 
     return run

@@ -278,6 +278,7 @@ class Server:
             for listener in listeners:
                 close_listener(listener)
             await running.drained.wait()
+            nursery.cancel_scope.cancel()  # what is left are handshakes that nobody will finish
 
     async def serve_stream(self, byte_stream: ByteStream) -> None:
         """Serve one connection until it ends.  The server must be serving; whatever goes wrong is logged.
@@ -386,7 +387,7 @@ class Server:
         wire = connection.wire
         if isinstance(problem, GrpcRefusal):
             self.counters.unknown.started += 1
-            self.counters.unknown.ended(problem.status, 0.0)
+            self.counters.unknown.ended(problem.status.value, 0.0)
             wire.send_headers(stream, fields, end_stream=True)
             if stream.state is State.HALF_CLOSED_LOCAL:
                 wire.reset_stream(stream, ErrorCode.NO_ERROR)

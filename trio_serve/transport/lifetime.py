@@ -93,9 +93,7 @@ class Lifetime:
             self._last_chance.cancel()
             self._second_goaway()
 
-    def stream_closed(self) -> None:
-        if self._connection.calls:
-            return
+    def last_stream_closed(self) -> None:
         if not self.draining:
             self._wait_idle()
         elif self._last_chance is not None and self._last_chance.action is None:

@@ -5,7 +5,7 @@
     serve_listeners(listeners, ...) accept --> [TLS handshake] --> handler, one task a connection
 
 A port in use is always an error: SO_REUSEPORT is never set, because with it a stranger's server could share
-the port and take half of the calls.  An accept that fails for want of descriptors or memory is tried again;
+the port and take half of the calls.  An accept that fails, mostly for want of descriptors, is tried again;
 the connections that are open are not concerned.
 
 Knows nothing of HTTP/2 but its name in the TLS handshake.
@@ -30,10 +30,8 @@ RETRY_S = 0.1
 LOG_INTERVAL_S = 1.0
 ALPN = "h2"
 
-EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-PASSING = frozenset(
-    (errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EAGAIN, errno.ENETDOWN, errno.EPERM)
-)
+PASSING = frozenset((errno.ECONNABORTED, errno.EPROTO))
+"""The client left before it was let in."""
 
 
 async def open_listeners(host: str | None, port: int, backlog: int = BACKLOG) -> list[socket.socket]:
@@ -130,8 +128,8 @@ class Accepting:
         if error.errno in PASSING:
             await trio.lowlevel.checkpoint()
             return
-        if error.errno not in EXHAUSTED:
-            raise error
+        if error.errno == errno.EBADF:
+            raise error  # the listener was closed under us
         self.errors += 1
         now = trio.current_time()
         if now >= self._log_again_at:
