@@ -496,6 +496,16 @@ def test_data_that_nobody_takes_gives_the_connections_window_back(ending: int) -
     assert connection.closed is None
 
 
+def test_data_beyond_our_goaway_gives_the_connections_window_back() -> None:
+    connection, _ = server()
+    connection.send_goaway()
+    for _ in range(1000):
+        connection.receive_data(data(1, bytes(16_000)))
+        connection.data_to_send()
+
+    assert connection.closed is None
+
+
 def test_a_stream_whose_peer_has_ended_gets_no_window_back() -> None:
     connection, receiver = server(LEVEL)
     connection.receive_data(post_open(1) + data(1, bytes(600)) + data(1, bytes(300), ES))

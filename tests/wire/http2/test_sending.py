@@ -140,6 +140,15 @@ def test_a_peer_with_larger_frames_gets_larger_frames() -> None:
     assert shape(connection) == [(DATA, 0, 40_000)]
 
 
+def test_data_of_nothing_that_ends_nothing_is_not_sent() -> None:
+    """A peer may count empty DATA as abuse, as we do."""
+    connection, stream, _ = serving()
+
+    connection.send_data(stream, b"")
+
+    assert not connection.unsent
+
+
 def test_an_empty_end_needs_no_window() -> None:
     connection, stream, _ = serving((INITIAL_WINDOW_SIZE, 0))
 
@@ -225,8 +234,8 @@ def test_the_sender_is_told_once_when_the_water_has_fallen() -> None:
 
     connection.receive_data(window_update(1, 50))
     assert receiver.take() == []
-    connection.send_data(stream, b"")  # below the high mark, and still above the low one
-    connection.receive_data(window_update(1, 1))
+    connection.send_data(stream, b"x")  # below the high mark, and still above the low one
+    connection.receive_data(window_update(1, 2))
     assert receiver.take() == [Writable(1)]
     connection.receive_data(window_update(1, 50))
     assert receiver.take() == []

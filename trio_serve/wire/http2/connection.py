@@ -16,7 +16,7 @@ from . import receiving, sending
 from .errors import ConnectionEnded, ErrorCode
 from .frames import PREFACE, goaway_frame, settings_frame, window_update_frame
 from .settings import our_settings
-from .state import ConnectionState, Role
+from .state import ConnectionState
 
 
 class Connection(ConnectionState):
@@ -43,9 +43,9 @@ class Connection(ConnectionState):
 
     def start(self) -> None:
         """Queue what the connection opens with: the preface (client), SETTINGS, the connection's window."""
-        if self.role is Role.CLIENT:
+        if not self.is_server:
             self.queue(PREFACE)
-        self.queue(settings_frame(our_settings(self.limits, self.role is Role.CLIENT)))
+        self.queue(settings_frame(our_settings(self.limits, not self.is_server)))
         self.settings_unacknowledged += 1
         increment = self.limits.connection_window_bytes - self.receive_window.size
         if increment:
@@ -63,5 +63,5 @@ class Connection(ConnectionState):
     def terminate(self, code: ErrorCode, text: str, debug: bytes = b"") -> None:
         """End the connection for a reason of ours: GOAWAY is queued, then everybody is told ``text``."""
         if self.closed is None:
-            self.queue(goaway_frame(self.highest_id if self.role is Role.SERVER else 0, code, debug))
+            self.queue(goaway_frame(self.highest_id if self.is_server else 0, code, debug))
             self.end(ConnectionEnded(code, by_peer=False, text=text))

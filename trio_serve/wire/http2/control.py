@@ -23,7 +23,7 @@ from .frames import (
     ping_frame,
 )
 from .sending import flush
-from .state import ConnectionState, Goaway, InputPhase, Role
+from .state import ConnectionState, Goaway, InputPhase
 from .windows import Window, WindowOverflow
 
 
@@ -50,7 +50,7 @@ def _settings(state: ConnectionState, flags: int, stream_id: int, payload: bytes
     state.floods.reply()
     peer = state.peer
     initial_window = peer.initial_window
-    for table_bytes in peer.apply(payload, from_server=state.role is Role.CLIENT, first=first):
+    for table_bytes in peer.apply(payload, from_server=not state.is_server, first=first):
         state.encoder.limit(table_bytes)
     state.input_phase = InputPhase.FRAMES
     if peer.initial_window != initial_window:
@@ -103,7 +103,7 @@ def _goaway(state: ConnectionState, flags: int, stream_id: int, payload: bytes) 
     if state.goaway_from_peer is not None:  # it may never rise (section 6.8)
         last_stream_id = min(last_stream_id, state.goaway_from_peer.last_stream_id)
     state.goaway_from_peer = Goaway(last_stream_id, code)
-    if state.role is Role.CLIENT:
+    if not state.is_server:
         text = "GOAWAY: the server did not process this stream"
         for stream in list(state.streams.values()):
             if stream.id > last_stream_id and stream.id in state.streams:
@@ -150,7 +150,7 @@ def _rst_stream(state: ConnectionState, flags: int, stream_id: int, payload: byt
     if stream is None:
         state.floods.glitch(state.now)
         return
-    if state.role is Role.SERVER:
+    if state.is_server:
         state.floods.reset(state.now)
     state.closed_streams.note_reset(stream_id, by_us=False)
     code = int.from_bytes(payload, "big")

@@ -85,53 +85,54 @@ class Decoder:
         try:
             if not position:
                 position = self._size_updates(block)
-            return self._fields(block, position, list_bytes_max)
+            fields: list[Field] = []
+            size = 0
+            end = len(block)
+            while position < end:
+                octet = block[position]
+                position += 1
+                if octet & 0x80:
+                    index = octet & 0x7F
+                    if index == 0x7F:
+                        index, position = _integer(block, position, index)
+                    field = self.field(index)
+                else:
+                    if octet & 0x60 == 0x20:
+                        raise HpackError("a table size update after the first field of a block")
+                    index_max = 0x3F if octet & 0x40 else 0x0F
+                    index = octet & index_max
+                    if index == index_max:
+                        index, position = _integer(block, position, index)
+                    if index:
+                        name = self.field(index)[0]
+                    else:
+                        # A short plain string, which nearly every one is, is read in place.
+                        length = block[position]
+                        stop = position + 1 + length
+                        if length < 0x7F and stop < end:
+                            name = block[position + 1 : stop]
+                            position = stop
+                        else:
+                            name, position = _string(block, position)
+                    length = block[position]
+                    stop = position + 1 + length
+                    if length < 0x7F and stop <= end:
+                        value = block[position + 1 : stop]
+                        position = stop
+                    else:
+                        value, position = _string(block, position)
+                    field = (name, value)
+                    if octet & 0x40:
+                        self.table.insert(field)
+                        self._forget()
+                size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
+                if size <= list_bytes_max:
+                    fields.append(field)
+            return fields, size
         except IndexError:
             raise HpackError("the field block ends inside a field") from None
         except HuffmanError as wrong:
             raise HpackError(str(wrong)) from None
-
-    def _fields(self, block: bytes, position: int, list_bytes_max: int) -> tuple[list[Field], int]:
-        fields: list[Field] = []
-        size = 0
-        end = len(block)
-        while position < end:
-            octet = block[position]
-            position += 1
-            if octet & 0x80:
-                index = octet & 0x7F
-                if index == 0x7F:
-                    index, position = _integer(block, position, index)
-                field = self.field(index)
-            else:
-                if octet & 0x60 == 0x20:
-                    raise HpackError("a table size update after the first field of a block")
-                index_max = 0x3F if octet & 0x40 else 0x0F
-                index = octet & index_max
-                if index == index_max:
-                    index, position = _integer(block, position, index)
-                if index:
-                    name = self.field(index)[0]
-                else:
-                    # A short plain string, which nearly every one is, is read in place.
-                    stop = position + 1 + block[position]
-                    if block[position] < 0x7F and stop < end:
-                        name, position = block[position + 1 : stop], stop
-                    else:
-                        name, position = _string(block, position)
-                stop = position + 1 + block[position]
-                if block[position] < 0x7F and stop <= end:
-                    value, position = block[position + 1 : stop], stop
-                else:
-                    value, position = _string(block, position)
-                field = (name, value)
-                if octet & 0x40:
-                    self.table.insert(field)
-                    self._forget()
-            size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
-            if size <= list_bytes_max:
-                fields.append(field)
-        return fields, size
 
     def _size_updates(self, block: bytes) -> int:
         """Apply the size updates that ``block`` opens with; the position after them."""

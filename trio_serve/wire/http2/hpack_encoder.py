@@ -21,7 +21,7 @@ from .header_tables import (
     entry_size,
 )
 
-_MEMO_MAX = 64  # field lists whose block is known: a server answers with few that never change
+_KNOWN_MAX = 64  # field lists whose block is known: a server answers with few that never change
 _SEEN_MAX = 64  # fields met once
 _NAMES_MAX = 256  # names whose first octets are known
 _SHORT_LENGTHS = [bytes((length,)) for length in range(0x7F)]
@@ -35,7 +35,6 @@ class Encoder:
     __slots__ = (
         "_indexed",
         "_inserted",
-        "_memo",
         "_names",
         "_numbers",
         "_seen",
@@ -44,6 +43,7 @@ class Encoder:
         "_size_wanted",
         "_starts",
         "_updates",
+        "known",
     )
 
     def __init__(self, table_bytes_max: int = TABLE_BYTES_DEFAULT) -> None:
@@ -59,7 +59,7 @@ class Encoder:
         self._numbers: dict[Field, int] = {}  # field in the dynamic table: its number in order of insertion
         self._names: dict[bytes, int] = {}
         self._indexed: dict[Field, bytes] = {}  # a field's octets as long as nothing is inserted
-        self._memo: dict[Fields, bytes] = {}
+        self.known: dict[Fields, bytes] = {}
         self._starts: dict[bytes, bytes] = {}  # a literal, by its name: how it starts
         self._seen: set[Field] = set()
 
@@ -74,12 +74,12 @@ class Encoder:
             self._clear()
         if table_bytes != self._size_max:
             self._updates = [*self._updates[:1], table_bytes] if table_bytes else [0]
-            self._memo.clear()
+            self.known.clear()
             self._size_max = table_bytes
 
     def encode(self, fields: Fields) -> bytes:
         """The block for ``fields``, which must be sent before the next one is encoded."""
-        block = self._memo.get(fields)
+        block = self.known.get(fields)
         if block is not None:
             return block
         prelude = b""
@@ -92,25 +92,26 @@ class Encoder:
         for field in fields:
             piece = indexed.get(field)
             if piece is None:
-                piece = self._field(field)
-                lasting = lasting and field in indexed
+                index = self._index(field)
+                if index:
+                    piece = indexed[field] = _integer(0x80, 0x7F, index)
+                else:
+                    piece = self._literal(field)
+                    lasting = False
             pieces.append(piece)
         block = b"".join(pieces)
         if lasting:
-            if len(self._memo) >= _MEMO_MAX:
-                self._memo.clear()
-            self._memo[fields] = block
+            if len(self.known) >= _KNOWN_MAX:
+                self.known.clear()
+            self.known[fields] = block
         return prelude + block if prelude else block
 
-    def _field(self, field: Field) -> bytes:
-        index = STATIC_INDICES.get(field)
-        if index is None:
-            number = self._numbers.get(field)
-            if number is None:
-                return self._literal(field)
-            index = STATIC_COUNT + self._inserted - number
-        octets = self._indexed[field] = _integer(0x80, 0x7F, index)
-        return octets
+    def _index(self, field: Field) -> int:
+        """The index of ``field`` in either table, 0 without one."""
+        number = self._numbers.get(field)
+        if number is not None:
+            return STATIC_COUNT + self._inserted - number
+        return STATIC_INDICES.get(field, 0)
 
     def _literal(self, field: Field) -> bytes:
         name, value = field
@@ -159,7 +160,7 @@ class Encoder:
         # Every dynamic index has moved by one.
         self._indexed.clear()
         self._starts.clear()
-        self._memo.clear()
+        self.known.clear()
 
 
 def _integer(pattern: int, largest: int, value: int) -> bytes:

@@ -35,12 +35,14 @@ from .frames import (
     window_update_frame,
 )
 from .hpack_decoder import HpackError
-from .state import ConnectionState, InputPhase, PartialBlock, Role
+from .state import ConnectionState, InputPhase, PartialBlock
 from .states import AFTER_RECEIVED_END, CLOSED, HALF_CLOSED_REMOTE
 from .streams import Ending, Stream, StreamReceiver
 from .windows import ReceiveWindow
 
 _unpack_header = FRAME_HEADER.unpack_from
+_FRAMES = InputPhase.FRAMES
+_PREFACE = InputPhase.PREFACE
 _DEBUG_BYTES_MAX = 256
 _HELD_PIECES_MAX = 64
 _NOT_PLAIN = END_HEADERS | PADDED | PRIORITISED
@@ -65,8 +67,8 @@ def receive_data(state: ConnectionState, data: bytes, now: float = 0.0) -> None:
         data = b"".join(state.held)
         state.held.clear()
     try:
-        used = 0 if state.input_phase is InputPhase.FRAMES else _start(state, data)
-        if state.input_phase is not InputPhase.PREFACE:
+        used = 0 if state.input_phase is _FRAMES else _start(state, data)
+        if state.input_phase is not _PREFACE:
             used = _walk(state, data, used)
     except ConnectionFault as fault:
         fail(state, fault)
@@ -87,14 +89,14 @@ def receive_eof(state: ConnectionState) -> None:
 def fail(state: ConnectionState, fault: ConnectionFault) -> None:
     """End the connection for a fault of the peer's: GOAWAY is queued, then everybody is told."""
     debug = fault.text.encode("ascii", "replace")[:_DEBUG_BYTES_MAX]
-    state.queue(goaway_frame(state.highest_id if state.role is Role.SERVER else 0, fault.code, debug))
+    state.queue(goaway_frame(state.highest_id if state.is_server else 0, fault.code, debug))
     state.end(ConnectionEnded(fault.code, by_peer=False, text=fault.text))
 
 
 def _start(state: ConnectionState, data: bytes) -> int:
     """Check what a connection opens with (section 3.4); the octets used up."""
     used = 0
-    if state.input_phase is InputPhase.PREFACE:
+    if state.input_phase is _PREFACE:
         if not PREFACE.startswith(data[: len(PREFACE)]):
             raise ConnectionFault(
                 ErrorCode.PROTOCOL_ERROR, "the connection does not open with HTTP/2's preface"
@@ -132,23 +134,25 @@ def _walk(state: ConnectionState, data: bytes, position: int) -> int:
             return position
         kind = word & 0xFF
         position = stop
+        if stream_id > STREAM_ID_MAX:
+            stream_id &= STREAM_ID_MAX  # the reserved bit means nothing
         try:
             if state.partial is not None:
-                _continuation(state, kind, flags, stream_id & STREAM_ID_MAX, data[start:stop])
+                _continuation(state, kind, flags, stream_id, data[start:stop])
             elif kind == DATA:
-                if flags & PADDED or stream_id > STREAM_ID_MAX:
-                    _padded_data(state, flags, stream_id & STREAM_ID_MAX, data[start:stop])
+                if flags & PADDED:
+                    _data(state, stream_id, _unpadded(data[start:stop]), length, flags & END_STREAM)
                 else:
                     _data(state, stream_id, data[start:stop], length, flags & END_STREAM)
             elif kind == HEADERS:
                 if flags & _NOT_PLAIN == END_HEADERS:
-                    _headers(state, stream_id & STREAM_ID_MAX, data[start:stop], flags & END_STREAM)
+                    _headers(state, stream_id, data[start:stop], flags & END_STREAM)
                 else:
-                    _rare_headers(state, flags, stream_id & STREAM_ID_MAX, data[start:stop])
+                    _rare_headers(state, flags, stream_id, data[start:stop])
             else:
-                _control(state, kind, flags, stream_id & STREAM_ID_MAX, data[start:stop])
+                _control(state, kind, flags, stream_id, data[start:stop])
         except StreamFault as fault:
-            stream_fault(state, stream_id & STREAM_ID_MAX, fault)
+            stream_fault(state, stream_id, fault)
         if state.closed is not None:  # a receiver ended the connection
             break
     else:
@@ -158,7 +162,7 @@ def _walk(state: ConnectionState, data: bytes, position: int) -> int:
 
 def stream_fault(state: ConnectionState, stream_id: int, fault: StreamFault) -> None:
     """Answer an error of one stream: RST_STREAM, and its receiver is told (section 5.4.2)."""
-    if state.role is Role.SERVER and fault.code is not ErrorCode.REFUSED_STREAM:
+    if state.is_server and fault.code is not ErrorCode.REFUSED_STREAM:
         # A stream refused never reached a handler, so refusing costs no more than the frame itself did;
         # any other reset may leave a handler's work behind (MadeYouReset).
         state.floods.reset(state.now)
@@ -170,11 +174,6 @@ def stream_fault(state: ConnectionState, stream_id: int, fault: StreamFault) -> 
 
 
 # -- DATA ----------------------------------------------------------------------------------------------
-
-
-def _padded_data(state: ConnectionState, flags: int, stream_id: int, payload: bytes) -> None:
-    content = _unpadded(payload) if flags & PADDED else payload
-    _data(state, stream_id, content, len(payload), flags & END_STREAM)
 
 
 def _data(state: ConnectionState, stream_id: int, content: bytes, flow: int, end_stream: int) -> None:
@@ -323,7 +322,7 @@ def _headers(
 ) -> None:
     stream = state.streams.get(stream_id)
     if stream is None:
-        if state.role is Role.SERVER and stream_id > state.highest_id and stream_id & 1:
+        if state.is_server and stream_id > state.highest_id and stream_id & 1:
             _request(state, stream_id, block, end_stream, self_dependent)
         else:
             _late_headers(state, stream_id, block)
@@ -431,7 +430,7 @@ def _check_opening(state: ConnectionState, stream_id: int) -> None:
         raise ConnectionFault(
             ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {stream_id}: even ids are the server's to open"
         )
-    if state.role is Role.CLIENT and stream_id > state.highest_id:
+    if not state.is_server and stream_id > state.highest_id:
         raise ConnectionFault(
             ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {stream_id}, which was never opened"
         )

@@ -30,7 +30,7 @@ from .frames import (
     rst_stream_frame,
 )
 from .header_tables import Fields
-from .state import ConnectionState, Role
+from .state import ConnectionState
 from .states import AFTER_SENT_END, CLOSED
 from .streams import Stream, StreamReceiver, Unsent
 from .windows import Window
@@ -45,7 +45,7 @@ def open_stream(
         TooManyStreams: the server's SETTINGS_MAX_CONCURRENT_STREAMS is reached.
         ConnectionClosing: the connection takes no new stream.
     """
-    if state.role is not Role.CLIENT:
+    if state.is_server:
         raise RuntimeError("a server opens no streams: it never pushes")
     if state.closed is not None or state.goaway_from_peer is not None:
         raise ConnectionClosing("the connection ended" if state.closed else "the server sent GOAWAY")
@@ -79,9 +79,9 @@ def send_data(state: ConnectionState, stream: Stream, data: bytes, end_stream: b
     ``stream.unsent`` tells how much is kept.  Above ``send_high_water`` the caller should stop until
     the receiver's ``writable``.
     """
-    if stream.state not in AFTER_SENT_END:
-        return
     size = len(data)
+    if stream.state not in AFTER_SENT_END or not (size or end_stream):
+        return
     if not stream.queue and size <= state.peer.frame_bytes_max and size <= state.send_window.available:
         window = stream.send_window
         if window is None:
@@ -128,9 +128,9 @@ def send_reply(
     ):
         _send_reply_in_parts(state, stream, headers, data, trailers)
         return
-    encode = state.encoder.encode
-    opening = encode(headers)
-    closing = encode(trailers)
+    encoder = state.encoder
+    opening = encoder.known.get(headers) or encoder.encode(headers)
+    closing = encoder.known.get(trailers) or encoder.encode(trailers)
     piece = reply_frames(stream.id, opening, data, closing, peer.frame_bytes_max)
     state.send_window.available -= size
     state.data_frames_sent += 1
@@ -179,7 +179,7 @@ def send_goaway(
     """
     if state.closed is not None:
         return
-    if state.role is Role.CLIENT:
+    if not state.is_server:
         last_stream_id = 0  # the server opens none
     elif last_stream_id is None:
         last_stream_id = min(state.highest_id, state.accept_up_to)

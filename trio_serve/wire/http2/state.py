@@ -105,6 +105,7 @@ class ConnectionState:
         "held_until",
         "highest_id",
         "input_phase",
+        "is_server",
         "limits",
         "now",
         "opening",
@@ -126,6 +127,7 @@ class ConnectionState:
     def __init__(self, role: Role, receiver: ConnectionReceiver, limits: Limits | None = None) -> None:
         limits = Limits() if limits is None else limits
         self.role = role
+        self.is_server = role is Role.SERVER  # asked for every request, and an enum's member is slow to fetch
         self.receiver = receiver
         self.limits = limits
         self.closed: ConnectionEnded | None = None
@@ -146,13 +148,13 @@ class ConnectionState:
 
         # input
         self.now = 0.0
-        self.input_phase = InputPhase.PREFACE if role is Role.SERVER else InputPhase.FIRST_SETTINGS
+        self.input_phase = InputPhase.PREFACE if self.is_server else InputPhase.FIRST_SETTINGS
         self.held: list[bytes] = []  # an unfinished frame's pieces,
         self.held_bytes = 0  # their length,
         self.held_until = 0  # and the length at which it is worth looking at them again
         self.partial: PartialBlock | None = None
         self.decoder = Decoder()
-        first = Section.REQUEST if role is Role.SERVER else Section.RESPONSE
+        first = Section.REQUEST if self.is_server else Section.RESPONSE
         self.opening = SectionReader(first, self.decoder, limits)
         self.trailing = SectionReader(Section.TRAILERS, self.decoder, limits)
         self.floods = FloodWatch(limits)
