@@ -73,29 +73,42 @@ class Actor:
         Raises:
             MailboxFull, MailboxClosed: from the mailbox; the envelope is as it was.
         """
-        if self.receiving and self.ongoing < self.max_ongoing:
-            self._give(envelope)
+        if self._idle and self.receiving and self.ongoing < self.max_ongoing:
+            self._wake(envelope)
+        elif self._may_hire():
+            self._hire(envelope)
         else:
             self.mailbox.put_nowait(envelope)
 
-    def _give(self, envelope: Envelope) -> None:
-        self.ongoing += 1
-        envelope.owner = self
-        if self._idle:
-            task = self._idle.pop()
-            task.context = envelope.context
-            reschedule(task, outcome.Value(envelope))
-        else:
-            assert self._nursery is not None
-            self._nursery.start_soon(_Worker(self, envelope).run, name=self.name)
-
     def pull(self) -> None:
         """Take from the mailbox as long as there is room."""
-        while self.receiving and self.ongoing < self.max_ongoing and self.mailbox:
+        while self.mailbox and self._may_hire():
             envelope = self.mailbox.take_nowait()
             if envelope is None:
                 return
-            self._give(envelope)
+            if self._idle:
+                self._wake(envelope)
+            else:
+                self._hire(envelope)
+
+    def _wake(self, envelope: Envelope) -> None:
+        self.ongoing += 1
+        envelope.owner = self
+        task = self._idle.pop()
+        task.context = envelope.context
+        reschedule(task, outcome.Value(envelope))
+
+    def _may_hire(self) -> bool:
+        """Room for one more, and a nursery that is not being cancelled."""
+        if not self.receiving or self.ongoing >= self.max_ongoing:
+            return False
+        return self._nursery is not None and not self._nursery.cancel_scope.cancel_called
+
+    def _hire(self, envelope: Envelope) -> None:
+        self.ongoing += 1
+        envelope.owner = self
+        assert self._nursery is not None
+        self._nursery.start_soon(_Worker(self, envelope).run, name=self.name)
 
     def slot_freed(self) -> None:
         self.ongoing -= 1
@@ -212,6 +225,7 @@ class _Worker:
             finally:
                 del failure  # its traceback holds this frame
                 envelope.release()
+                del envelope
 
     async def _serve_until_cancelled(self, scope: trio.CancelScope) -> None:
         """Serve within ``scope``; a cancel or an error leaves the envelope in ``self.envelope``."""
@@ -221,6 +235,8 @@ class _Worker:
 
         def leave(_: RaiseCancelT) -> Abort:
             idle.remove(task)
+            if not scope.cancel_called:  # but a scope around it was
+                actor.receiving = False
             return Abort.SUCCEEDED
 
         envelope = self.envelope
@@ -255,6 +271,8 @@ class _Worker:
             raise failure
         elif is_cancellation(failure):
             # From outside the scope: the actor is being cancelled, and the next wait will say so again.
+            if trio.current_effective_deadline() == -inf:
+                self.actor.receiving = False  # what waits is for actors that live
             envelope.cancel(ActorStopped(f"{self.actor.name} was stopped while it served this call"))
         elif not envelope.finish(outcome.Error(as_exception(failure, self.actor.name))):
             _log.debug("%s: an error after the answer", self.actor.name, exc_info=failure)

@@ -36,20 +36,20 @@ def ask(token: TrioToken, request: Callable[[Deliver], None], timeout_s: float |
     question = _Question(counts_as_work())
     token.run_sync_soon(question.put, request)
     if question.done.wait(timeout_s):
-        assert question.answer is not None
-        return question.answer.unwrap()
+        return question.answers.pop().unwrap()  # in no variable, so that an error makes no cycle
     token.run_sync_soon(question.deliver, outcome.Value(None))
     raise NotInTime(f"no answer within {timeout_s} s")
 
 
 class _Question:
-    """One question under way; all but ``done`` and the final ``answer`` belongs to the Trio thread."""
+    """One question under way; all but ``done`` and the answer found then belongs to the Trio thread."""
 
-    __slots__ = ("answer", "asker_at_work", "done")
+    __slots__ = ("answered", "answers", "asker_at_work", "done")
 
     def __init__(self, asker_at_work: bool) -> None:
         self.asker_at_work = asker_at_work
-        self.answer: outcome.Outcome[Any] | None = None
+        self.answered = False
+        self.answers: list[outcome.Outcome[Any]] = []
         self.done = threading.Event()
 
     def put(self, request: Callable[[Deliver], None]) -> None:
@@ -61,9 +61,10 @@ class _Question:
             self.deliver(outcome.Error(error))
 
     def deliver(self, result: outcome.Outcome[Any]) -> None:
-        if self.answer is not None:
+        if self.answered:
             return
+        self.answered = True
         if self.asker_at_work:
             threads_at_work().begin()
-        self.answer = result
+        self.answers.append(result)
         self.done.set()

@@ -42,6 +42,20 @@ class Reply(Protocol):
         """Take one item of a streamed answer; return when the receiver has room for the next."""
 
 
+class _Answered:
+    """What an envelope has in place of its reply, once that was used."""
+
+    def finish(self, result: outcome.Outcome[Any], /) -> None:
+        raise AssertionError("an envelope is answered once")
+
+    async def send(self, item: Any, /) -> None:
+        raise AssertionError("an envelope that is answered sends no more items")
+
+
+_ANSWERED = _Answered()
+_NOWHERE = contextvars.Context()
+
+
 class SlotOwner(Protocol):
     """Who is told when an envelope has ended: the actor that counts it."""
 
@@ -55,7 +69,10 @@ class WaitingPlace(Protocol):
 
 
 class Envelope:
-    """One call: ``message`` for the actor, ``context`` to serve it in, ``deadline`` (absolute Trio time)."""
+    """One call: ``message`` for the actor, ``context`` to serve it in, ``deadline`` (absolute Trio time).
+
+    An envelope that has ended has forgotten its message and its context, and an answered one its reply.
+    """
 
     __slots__ = (
         "_holds",
@@ -122,8 +139,9 @@ class Envelope:
 
     def _answer(self, result: outcome.Outcome[Any]) -> None:
         self.answered = True
+        reply, self.reply = self.reply, _ANSWERED
         try:
-            self.reply.finish(result)
+            reply.finish(result)
         except Exception:
             # A reply that breaks its promise must not take the worker, or a sweep half done, with it.
             _log.exception("a reply raised while it was given its answer")
@@ -188,6 +206,9 @@ class Envelope:
             envelope._holds -= 1
             if envelope._holds:
                 return
+            # What it carried often leads back to it; an ended envelope must be no garbage collector's work.
+            envelope.message = None
+            envelope.context = _NOWHERE
             parent = envelope.parent
             if parent is not None:
                 assert parent.children is not None

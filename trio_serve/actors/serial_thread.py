@@ -50,8 +50,8 @@ class SerialThread:
         await trio.lowlevel.checkpoint_if_cancelled()
         job = self._submit(fn, owner)
         job.task = current_task()
-        result: outcome.Outcome[T] = await trio.lowlevel.wait_task_rescheduled(job.leave)
-        return result.unwrap()
+        # In no variable: an error would hold its traceback, that this frame, and this the error again.
+        return (await trio.lowlevel.wait_task_rescheduled(job.leave)).unwrap()  # type: ignore[no-any-return]
 
     def run_unattended(self, fn: Callable[[], object], owner: Envelope | None = None) -> None:
         """Run ``fn`` when its turn comes, with nobody waiting; ``owner`` is held until it ends."""
@@ -116,7 +116,7 @@ class _Job(Generic[T]):
         self.context = contextvars.copy_context()
         self.task: Task | None = None
         self.holding = False
-        self.result: outcome.Outcome[T]
+        self.result: outcome.Outcome[T] | None = None
         # Popping a list is atomic: the thread that begins the job and the task that withdraws it
         # cannot both have the ticket.
         self._ticket = [True]
@@ -143,8 +143,9 @@ class _Job(Generic[T]):
     def land(self) -> None:
         """Back in the Trio thread."""
         self.at_work.end()
+        result, self.result = self.result, None
         if self.task is not None:
-            reschedule(self.task, outcome.Value(self.result))
+            reschedule(self.task, outcome.Value(result))
         if self.holding:
             assert self.owner is not None
             self.owner.release()

@@ -163,8 +163,11 @@ class Supervisor(Generic[C]):
         try:
             await child.run(task_status=_Ready(ready))
         except BaseException as error:
-            if is_cancellation(error) or is_interrupt(error):
+            if is_interrupt(error):
                 raise
+            if is_cancellation(error):
+                # Cancelled again, and alone: errors that came with it have nobody left to be told to.
+                await trio.lowlevel.checkpoint_if_cancelled()
             return as_exception(error, "a supervised child")
         finally:
             supervised.ready = False

@@ -4,7 +4,7 @@ h.remote(g.remote(1), 2)      g's response is an argument: the call to h is made
                               h's mailbox only when g has answered; an error of g is h's answer too
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import outcome
@@ -15,9 +15,13 @@ from trio_serve.serving.request_context import RequestContext
 
 
 class Call:
-    """Which method, with what, for which request; ``stream``: whether items or one answer is wanted."""
+    """Which method, with what, for which request; ``stream``: whether items or one answer is wanted.
 
-    __slots__ = ("args", "kwargs", "method", "request", "stream")
+    ``respond``, where a proxy has set it, is given what the method returns (a generator, too) and awaited as
+    a part of the call: what it sends to the client is sent within the call's scope, and counts as its work.
+    """
+
+    __slots__ = ("args", "kwargs", "method", "request", "respond", "stream")
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class Call:
         self.kwargs = kwargs
         self.request = request
         self.stream = stream
+        self.respond: Callable[[Any], Awaitable[None]] | None = None
 
 
 class AwaitedArguments:

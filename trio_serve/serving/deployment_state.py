@@ -9,6 +9,7 @@ Everything here is synchronous.  How replicas come and go is ``fleet``'s affair.
 """
 
 import contextvars
+from collections.abc import Awaitable, Callable
 from math import inf
 from random import Random
 from typing import Any
@@ -81,10 +82,12 @@ class DeploymentState:
         reply: Reply,
         deadline: float = inf,
         stream: bool = False,
+        respond: Callable[[Any], Awaitable[None]] | None = None,
     ) -> Envelope:
         """Send a call that belongs to no other: a request from outside.
 
         ``reply`` gets the answer; it may get it before this returns.  ``deadline`` is absolute Trio time.
+        ``respond`` gets what the method returns instead, and ``reply`` only how that ended.
 
         Raises:
             MethodNotFound, BackPressureError, DeploymentUnavailable: at once; ``reply`` hears nothing then.
@@ -92,6 +95,7 @@ class DeploymentState:
         envelope = self.prepare(
             method, args, kwargs, request, reply, deadline, stream, None, contextvars.copy_context()
         )
+        envelope.message.respond = respond
         self.place(envelope)
         return envelope
 

@@ -58,6 +58,7 @@ class Fleet:
         self._target_changed = trio.Event()
         self._autoscaling = trio.CancelScope()
         self._exchanging = trio.Lock()
+        self._ended = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after the replicas until cancelled; then they are cancelled, and what waits is answered."""
@@ -71,7 +72,8 @@ class Fleet:
         finally:
             self.state.gone = True
             self.state.refuse_new(self.state.unavailable_because or "it was stopped")
-            self.state.make_unavailable(self.state.unavailable_because)
+            self.state.mailbox.answer_all(self.state.unavailable())
+            self._ended.set()
 
     # -- starting --------------------------------------------------------------------------------------
 
@@ -241,7 +243,11 @@ class Fleet:
         """
         config = spec.options.autoscaling_config
         count = config.first_target(self.target) if config is not None else spec.options.num_replicas
-        return await self._start_many(spec, count)
+        trouble = self.trouble
+        try:
+            return await self._start_many(spec, count)
+        finally:
+            self.trouble = trouble  # what serves now is as well as it was
 
     async def abandon(self, prepared: list[Member]) -> None:
         """Let go of replicas that were prepared and will not be used."""
@@ -319,15 +325,19 @@ class Fleet:
         self._autoscale(None)
         if not self.members:
             self.state.mailbox.answer_all(self.state.unavailable())
-        with trio.move_on_after(self.state.options.graceful_shutdown_timeout_s):
+        stop_by = trio.current_time() + self.state.options.graceful_shutdown_timeout_s
+        with trio.CancelScope(deadline=stop_by):
             for member in list(self.members):
                 await member.child.actor.wait_idle()
+        for replica in self.replicas():
+            replica.stop_by = min(replica.stop_by, stop_by)
         self.state.mailbox.answer_all(self.state.unavailable())
         self.target = 0
         await self._stop_all(list(self._supervisor.children))
         self.members.clear()
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel()
+        await self._ended.wait()
 
     async def _stop_all(self, members: list[Member]) -> None:
         async with trio.open_nursery() as nursery:

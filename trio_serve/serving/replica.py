@@ -9,12 +9,16 @@
 Knows how a method is run; what its arguments mean, and where the answer goes, it does not.
 """
 
+import contextlib
 import contextvars
 import enum
 import functools
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from math import inf
+from types import GeneratorType
 from typing import Any, Protocol
 
 import trio
@@ -33,6 +37,8 @@ from trio_serve.serving.request_context import CurrentRequests, ReplicaContext, 
 _log = logging.getLogger("trio_serve.serving")
 
 _END: Any = object()
+
+Respond = Callable[[Any], Awaitable[None]]
 
 _LAST_JOB_S = 1.0
 """Seconds for a stopped replica's thread to end what it is doing."""
@@ -88,6 +94,7 @@ class Replica:
         tag = self.context.replica_tag
         self._thread = SerialThread(tag)
         self.actor = Actor(tag, self._serve, surroundings.options.max_ongoing_requests, surroundings.mailbox)
+        self.stop_by = inf
         self._gone = trio.Event()
 
     @property
@@ -122,12 +129,13 @@ class Replica:
                 await self._construct()
                 if self.spec.options.user_config is not None:
                     await self.reconfigure(self.spec.options.user_config)
-                await nursery.start(functools.partial(self.actor.run, receive=False))
-                if hasattr(self.context.servable_object, "check_health"):
-                    nursery.start_soon(self._watch_health)
-                self.state = ReplicaState.RUNNING
-                task_status.started()
-                await self.actor.wait_stopped()
+                async with self._lifespan():
+                    await nursery.start(functools.partial(self.actor.run, receive=False))
+                    if hasattr(self.context.servable_object, "check_health"):
+                        nursery.start_soon(self._watch_health)
+                    self.state = ReplicaState.RUNNING
+                    task_status.started()
+                    await self.actor.wait_stopped()
                 nursery.cancel_scope.cancel()
         finally:
             self.state = ReplicaState.STOPPING
@@ -144,13 +152,14 @@ class Replica:
     async def stop(self) -> None:
         """Receive no more, let what is at work finish within the graceful timeouts, then cancel it.
 
-        Cancelling this cancels the work at once.
+        ``stop_by`` (absolute Trio time) cuts the timeout short.  Cancelling this cancels the work at once.
         """
         self.state = ReplicaState.STOPPING
         options = self._surroundings.options
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell_what_is_waited_for, options.graceful_shutdown_wait_loop_s)
-            await self.actor.stop(options.graceful_shutdown_timeout_s)
+            left_s = max(0.0, self.stop_by - trio.current_time())
+            await self.actor.stop(min(left_s, options.graceful_shutdown_timeout_s))
             nursery.cancel_scope.cancel()
         await self._gone.wait()
 
@@ -194,6 +203,11 @@ class Replica:
             instance = await self._run_sync(functools.partial(target, *args, **kwargs))
         self._adopt(instance)
 
+    def _lifespan(self) -> AbstractAsyncContextManager[object]:
+        """What the instance keeps open for as long as it serves; see ``proxy.asgi_ingress``."""
+        lifespan: Any = getattr(self.context.servable_object, "__serve_lifespan__", contextlib.nullcontext)
+        return lifespan()  # type: ignore[no-any-return]
+
     def _adopt(self, instance: Any) -> None:
         self.context = ReplicaContext(
             self.context.app_name, self.context.deployment, self.context.replica_tag, instance
@@ -203,15 +217,15 @@ class Replica:
         await self._scope.aclose()
         instance = self.context.servable_object
         if inspect.isclass(self.spec.target) and has_finalizer(instance):
+            goodbye = instance.__del__
+            disarm_finalizer(instance)
             try:
-                await self._call_own("__del__")
+                await self._run_own(goodbye)
             except Exception:
                 _log.exception("%s: __del__ raised", self.tag)
-            disarm_finalizer(instance)
 
-    async def _call_own(self, name: str, *args: Any) -> Any:
+    async def _run_own(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a method that is the replica's own business, where methods of its kind run."""
-        function = getattr(self.context.servable_object, name)
         if inspect.iscoroutinefunction(function):
             return await function(*args)
         return await self._run_sync(functools.partial(function, *args))
@@ -220,7 +234,7 @@ class Replica:
         """Hand ``user_config`` to the instance."""
         before, self.state = self.state, ReplicaState.UPDATING
         try:
-            await self._call_own("reconfigure", user_config)
+            await self._run_own(self.context.servable_object.reconfigure, user_config)
         finally:
             if self.state is ReplicaState.UPDATING:
                 self.state = before
@@ -228,7 +242,11 @@ class Replica:
     async def _watch_health(self) -> None:
         while True:
             await trio.sleep(self._surroundings.options.health_check_period_s)
-            await self.check_health()
+            try:
+                await self.check_health()
+            except ReplicaUnhealthy:
+                self.actor.receiving = False  # at once: the calls of this very moment go elsewhere
+                raise
 
     async def check_health(self) -> None:
         """Call the instance's ``check_health()``.
@@ -282,7 +300,10 @@ class Replica:
         counters.started += 1
         begun = trio.current_time()
         try:
-            if method.kind is Kind.ASYNC and not call.stream:
+            result = None
+            if call.respond is not None:
+                await self._serve_responding(method, envelope, call, call.respond)
+            elif method.kind is Kind.ASYNC and not call.stream:
                 result = await method.function(*call.args, **kwargs)
                 if is_generator(result):
                     raise WrongMethodKind(self.spec.name, method.name, False)
@@ -322,7 +343,45 @@ class Replica:
             return result
         if hasattr(result, "__anext__"):
             return await self._stream_async(result, envelope)
-        return await self._stream_sync(result, envelope)
+        return await self._stream_async(self._stepped(result, envelope), envelope)
+
+    async def _serve_responding(
+        self, method: BoundMethod, envelope: Envelope, call: Call, respond: Respond
+    ) -> None:
+        """A call whose answer leaves from within it: the method, then what sends its result."""
+        kind = method.kind
+        if kind is Kind.ASYNC:
+            result = await method.function(*call.args, **call.kwargs)
+        elif kind is Kind.SYNC:
+            work = functools.partial(method.function, *call.args, **call.kwargs)
+            result = await self._run_sync(work, envelope)
+            if inspect.isawaitable(result):
+                result = await result
+        else:
+            result = method.function(*call.args, **call.kwargs)
+        if isinstance(result, GeneratorType):
+            result = self._stepped(result, envelope)
+        try:
+            await respond(result)
+        finally:
+            if hasattr(result, "__anext__") and hasattr(result, "aclose"):
+                await result.aclose()
+
+    async def _stepped(self, items: Iterator[Any], envelope: Envelope) -> AsyncIterator[Any]:
+        """The items of a plain generator, each of them made where sync methods run."""
+        step = functools.partial(next, items, _END)
+        ended = False
+        try:
+            while (item := await self._run_sync(step, envelope)) is not _END:
+                yield item
+            ended = True
+        finally:
+            close = getattr(items, "close", None)
+            if not ended and close is not None:
+                if self._inline:
+                    close()
+                else:
+                    self._thread.run_unattended(close, envelope)
 
     def _close_unwanted(self, result: Any) -> None:
         if hasattr(result, "close"):
@@ -337,22 +396,6 @@ class Replica:
             close = getattr(items, "aclose", None)
             if close is not None:
                 await close()
-
-    async def _stream_sync(self, items: Iterator[Any], envelope: Envelope) -> None:
-        send = envelope.reply.send
-        step = functools.partial(next, items, _END)
-        ended = False
-        try:
-            while (item := await self._run_sync(step, envelope)) is not _END:
-                await send(item)
-            ended = True
-        finally:
-            close = getattr(items, "close", None)
-            if not ended and close is not None:
-                if self._inline:
-                    close()
-                else:
-                    self._thread.run_unattended(close, envelope)
 
     async def _run_sync(self, function: Callable[[], Any], owner: Envelope | None = None) -> Any:
         """Run a plain function where this replica's sync methods run."""

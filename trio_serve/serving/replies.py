@@ -80,9 +80,15 @@ class UnaryReply:
 
             tasks.append(task)
             await wait_task_rescheduled(leave)
-        if self._error is not None:
-            raise self._error.with_traceback(self._traceback)
-        return self._value
+        if self._error is None:
+            return self._value
+        error, traceback = self._error, self._traceback
+        try:
+            raise error.with_traceback(traceback)
+        finally:
+            # The error holds its traceback, and that this frame: without this they would keep each
+            # other, and the callee's frames, alive until the next garbage collection.
+            del error, traceback, self
 
     def listen(self, listener: "Callable[[UnaryReply], None]") -> None:
         """Call ``listener`` once the answer is there, which may be now."""
@@ -124,7 +130,13 @@ class StreamReply:
         self._item = None
         if self._receiver is not None:
             receiver, self._receiver = self._receiver, None
-            receiver(outcome.Error(self._end))
+            receiver(outcome.Error(self._last_word()))
+
+    def _last_word(self) -> BaseException:
+        """How the stream ended; an error is told once, and kept no longer than that."""
+        assert self._end is not None
+        end, self._end = self._end, EndOfStream()
+        return end
 
     async def send(self, item: Any, /) -> None:
         """Hand over one item; returns when it has been taken."""
@@ -154,7 +166,7 @@ class StreamReply:
             reschedule(sender)
             deliver(outcome.Value(item))
         elif self._end is not None:
-            deliver(outcome.Error(self._end))
+            deliver(outcome.Error(self._last_word()))
         elif self._receiver is not None:
             raise trio.BusyResourceError("the stream is being read elsewhere; one reader at a time")
         else:
@@ -179,7 +191,7 @@ class StreamReply:
                 return item
         if self._end is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
-            raise self._end
+            raise self._last_word()
         if self._receiver is not None:
             raise trio.BusyResourceError("the stream is being read elsewhere; one reader at a time")
         task = current_task()
@@ -189,5 +201,4 @@ class StreamReply:
             return Abort.SUCCEEDED
 
         self._receiver = lambda result: reschedule(task, outcome.Value(result))
-        result: outcome.Outcome[Any] = await wait_task_rescheduled(leave)
-        return result.unwrap()
+        return (await wait_task_rescheduled(leave)).unwrap()  # in no variable: see UnaryReply.wait

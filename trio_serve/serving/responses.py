@@ -145,10 +145,13 @@ class DeploymentResponse(_UnderWay, Generic[T]):
             if not self.reply.wanted:
                 self._cancel("the task that awaited it was cancelled")
             raise
+        except BaseException:
+            del self  # the error's traceback holds this frame, and the reply the error
+            raise
         # Work that shields itself outlives its deadline; its answer does not.
         if self._envelope is not None:
             self._envelope.cancel(DeadlinePassed("the deadline passed before the answer came"))
-        return self.reply.unwrap()  # type: ignore[no-any-return]
+        return await self.reply.wait()  # type: ignore[no-any-return]
 
     def result(self, timeout_s: float | None = None) -> T:
         """Block the calling thread until the answer is there; return it, or raise what the method raised.
