@@ -21,6 +21,7 @@ from .errors import ConnectionClosing, ErrorCode, TooManyStreams
 from .frames import (
     DATA,
     END_STREAM,
+    FRAME_HEADER_BYTES,
     STREAM_ID_MAX,
     goaway_frame,
     headers_frames,
@@ -84,17 +85,18 @@ def send_data(state: ConnectionState, stream: Stream, data: bytes, end_stream: b
         return
     if not stream.queue and size <= state.peer.frame_bytes_max and size <= state.send_window.available:
         window = stream.send_window
-        if window is None:
+        if window is None and not end_stream:  # the last DATA there is needs no window to be counted
             window = stream.send_window = Window(state.peer.initial_window)
-        if size <= window.available or not size:
-            window.available -= size
+        if not size or size <= (state.peer.initial_window if window is None else window.available):
+            if window is not None:
+                window.available -= size
             state.send_window.available -= size
             state.data_frames_sent += 1
             state.pieces += (
                 pack_frame_header(size << 8 | DATA, END_STREAM if end_stream else 0, stream.id),
                 data,
             )
-            state.unsent += 9 + size
+            state.unsent += FRAME_HEADER_BYTES + size
             if end_stream:
                 _sent_end(state, stream)
             return
