@@ -300,10 +300,7 @@ class Replica:
         counters.started += 1
         begun = trio.current_time()
         try:
-            result = None
-            if call.respond is not None:
-                await self._serve_responding(method, envelope, call, call.respond)
-            elif method.kind is Kind.ASYNC and not call.stream:
+            if method.kind is Kind.ASYNC and not call.stream and call.respond is None:
                 result = await method.function(*call.args, **kwargs)
                 if is_generator(result):
                     raise WrongMethodKind(self.spec.name, method.name, False)
@@ -324,41 +321,37 @@ class Replica:
         self, method: BoundMethod, envelope: Envelope, call: Call, kwargs: dict[str, Any]
     ) -> Any:
         """All but the plain case of one answer from an ``async def``."""
-        kind = method.kind
-        if kind.streams and not call.stream:
+        if call.respond is not None:
+            result = await self._invoke(method, envelope, call.args, kwargs)
+            await self._respond(call.respond, result, envelope)
+            return None
+        if method.kind.streams and not call.stream:
             raise WrongMethodKind(self.spec.name, method.name, False)
-        if kind is Kind.ASYNC:
-            result = await method.function(*call.args, **kwargs)
-        elif kind is Kind.SYNC:
-            work = functools.partial(method.function, *call.args, **kwargs)
-            result = await self._run_sync(work, envelope)
-            if inspect.isawaitable(result):  # an async function behind a plain decorator
-                result = await result
-        else:
-            result = method.function(*call.args, **kwargs)  # runs none of the generator's body
+        result = await self._invoke(method, envelope, call.args, kwargs)
         if is_generator(result) is not call.stream:
             self._close_unwanted(result)
             raise WrongMethodKind(self.spec.name, method.name, call.stream, type(result).__name__)
         if not call.stream:
             return result
-        if hasattr(result, "__anext__"):
-            return await self._stream_async(result, envelope)
-        return await self._stream_async(self._stepped(result, envelope), envelope)
+        items = result if hasattr(result, "__anext__") else self._stepped(result, envelope)
+        await self._stream(items, envelope.reply.send)
+        return None
 
-    async def _serve_responding(
-        self, method: BoundMethod, envelope: Envelope, call: Call, respond: Respond
-    ) -> None:
-        """A call whose answer leaves from within it: the method, then what sends its result."""
-        kind = method.kind
-        if kind is Kind.ASYNC:
-            result = await method.function(*call.args, **call.kwargs)
-        elif kind is Kind.SYNC:
-            work = functools.partial(method.function, *call.args, **call.kwargs)
-            result = await self._run_sync(work, envelope)
-            if inspect.isawaitable(result):
-                result = await result
-        else:
-            result = method.function(*call.args, **call.kwargs)
+    async def _invoke(
+        self, method: BoundMethod, envelope: Envelope, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call the method where methods of its kind run; a generator has not begun when it is returned."""
+        if method.kind is Kind.ASYNC:
+            return await method.function(*args, **kwargs)
+        if method.kind is not Kind.SYNC:
+            return method.function(*args, **kwargs)
+        result = await self._run_sync(functools.partial(method.function, *args, **kwargs), envelope)
+        if inspect.isawaitable(result):  # an async function behind a plain decorator
+            result = await result
+        return result
+
+    async def _respond(self, respond: Respond, result: Any, envelope: Envelope) -> None:
+        """Let ``respond`` send what the method returned, within the call."""
         if isinstance(result, GeneratorType):
             result = self._stepped(result, envelope)
         try:
@@ -366,6 +359,15 @@ class Replica:
         finally:
             if hasattr(result, "__anext__") and hasattr(result, "aclose"):
                 await result.aclose()
+
+    async def _stream(self, items: AsyncIterator[Any], send: Respond) -> None:
+        try:
+            async for item in items:
+                await send(item)
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
 
     async def _stepped(self, items: Iterator[Any], envelope: Envelope) -> AsyncIterator[Any]:
         """The items of a plain generator, each of them made where sync methods run."""
@@ -386,16 +388,6 @@ class Replica:
     def _close_unwanted(self, result: Any) -> None:
         if hasattr(result, "close"):
             result.close()
-
-    async def _stream_async(self, items: AsyncIterator[Any], envelope: Envelope) -> None:
-        send = envelope.reply.send
-        try:
-            async for item in items:
-                await send(item)
-        finally:
-            close = getattr(items, "aclose", None)
-            if close is not None:
-                await close()
 
     async def _run_sync(self, function: Callable[[], Any], owner: Envelope | None = None) -> Any:
         """Run a plain function where this replica's sync methods run."""
