@@ -146,6 +146,7 @@ class Peer:
         self.flush()
         with contextlib.suppress(*GONE):
             while data := await self.byte_stream.receive_some(65536):
+                await self.server.reads.wait()
                 self.wire.receive_data(data, trio.current_time())
                 self.flush()
         self.closed = True
@@ -231,6 +232,8 @@ class ScriptedServer:
         self.silent = silent
         self.acknowledges = acknowledges
         self.name = name
+        self.reads = trio.Event()  # a test may put one there that is not set, and the server stops reading
+        self.reads.set()
         self.peers: list[Peer] = []
         self.requests: list[Request] = []
         self.dialed_at: list[float] = []

@@ -12,8 +12,9 @@ from grpclib.const import Status
 from tests.grpc.client_peers import Request, ScriptedServer
 from trio_serve.grpc import RpcError
 from trio_serve.grpc.channel import Channel, open_channel
+from trio_serve.grpc.client_call import StreamUnaryCall
 from trio_serve.wire.grpc import frame_message
-from trio_serve.wire.http2 import ErrorCode
+from trio_serve.wire.http2 import ErrorCode, Limits
 
 OK_HEADERS = ((b":status", b"200"), (b"content-type", b"application/grpc"))
 HTML = ((b":status", b"200"), (b"content-type", b"text/html"))
@@ -231,6 +232,33 @@ async def test_messages_larger_than_any_window_arrive() -> None:
             assert len(await channel.unary_unary("/a.B/C")(b"")) == 3_000_000
             sizes = [len(message) async for message in channel.unary_stream("/a.B/C")(b"")]
             assert sizes == [3_000_000]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_stops_reading_its_socket_stops_the_writer() -> None:
+    """Its windows are wide open, so only the connection's backlog can say stop."""
+    wide = Limits(stream_window_bytes=2**30, connection_window_bytes=2**30)
+    written = 0
+
+    async def write_all(call: StreamUnaryCall) -> None:
+        nonlocal written
+        for _ in range(5000):
+            await call.write(b"x" * 1000)
+            written += 1
+        await call.done_writing()
+
+    async with trio.open_nursery() as nursery:
+        server = ScriptedServer(nursery, lambda request: request.reply(b"all"), limits=wide)
+        async with open_channel(server) as channel, trio.open_nursery() as writers:
+            await channel.unary_unary("/a.B/C")(b"")
+            server.reads = trio.Event()
+            call = channel.stream_unary("/a.B/C")()
+            writers.start_soon(write_all, call)
+            await trio.testing.wait_all_tasks_blocked()
+            assert 100 < written < 1000
+            server.reads.set()
+            assert await call == b"all"
+            assert written == 5000
         nursery.cancel_scope.cancel()
 
 

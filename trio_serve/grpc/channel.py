@@ -43,7 +43,7 @@ from trio_serve.grpc.outgoing_call import OutgoingCall
 from trio_serve.grpc.retrying import RetrySettings
 from trio_serve.grpc.service_config import ServiceConfig, TokenBucket, read_service_config
 from trio_serve.grpc.subchannel import Connectivity, SubchannelOptions
-from trio_serve.grpc.target import TargetLike, read_target
+from trio_serve.grpc.target import TargetLike, read_target, server_name
 from trio_serve.transport.alarms import Alarms
 from trio_serve.transport.connection import ConnectionOptions
 from trio_serve.transport.dialing import BackoffOptions, ClientTls
@@ -166,8 +166,7 @@ class Channel:
         if settings.tls:
             context = ssl.create_default_context() if settings.tls is True else settings.tls
             context.set_alpn_protocols(["h2"])
-            name = settings.authority or self._target.authority
-            tls = ClientTls(context, server_name(name))
+            tls = ClientTls(context, server_name(self.authority))
         connection = settings.connection or ConnectionOptions(
             keepalive=settings.keepalive,
             lifetime=LifetimeOptions(idle_max_s=settings.idle_timeout_s),
@@ -390,10 +389,3 @@ BALANCERS: dict[str, type[PickFirst] | type[RoundRobin]] = {
     "pick_first": PickFirst,
     "round_robin": RoundRobin,
 }
-
-
-def server_name(authority: str) -> str:
-    """The host in ``host:port``: what the server's certificate must name."""
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0]
-    return authority.partition(":")[0] if authority.count(":") == 1 else authority

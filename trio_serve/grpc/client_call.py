@@ -275,7 +275,7 @@ class StreamRequests(ClientCall):
             call.send(self._method.frame(request, call.head.compress), False)
             self._turn += 1
             if call.crowded:
-                await call.until(_has_room, abandon=True)
+                await call.room(abandon=True)
             elif self._turn % MESSAGES_A_TURN == 0:
                 await trio.lowlevel.checkpoint()
         if call.end is not None:
@@ -287,10 +287,6 @@ class StreamRequests(ClientCall):
         await trio.lowlevel.checkpoint()
         if self._call.end is None and not self._call.requests_ended:
             self._call.send(b"", True)
-
-
-def _has_room(call: OutgoingCall) -> bool:
-    return not call.crowded
 
 
 async def send_all(
@@ -329,7 +325,7 @@ async def _send_awaited(method: ClientMethod, call: OutgoingCall, requests: Asyn
 async def _send(method: ClientMethod, call: OutgoingCall, request: Any) -> None:
     if call.end is None:
         call.send(method.frame(request, call.head.compress), False)
-        await call.until(_has_room, abandon=False)
+        await call.room(abandon=False)
 
 
 class UnaryUnaryCall(UnaryReply):

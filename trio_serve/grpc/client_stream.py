@@ -122,7 +122,7 @@ class ClientStream:
         self._sent_message = True
         if not self._request_sent:
             self._start()
-        await call.until(lambda call: not call.crowded, abandon=True)
+        await call.room(abandon=True)
         if call.end is not None and call.end.status is not Status.OK:
             self._keep_metadata()
             raise call.error()

@@ -29,6 +29,7 @@ from trio_serve.grpc.attempt import Attempt
 from trio_serve.grpc.inbox import EndOfStream, Inbox
 from trio_serve.grpc.rpc_error import RpcError
 from trio_serve.transport.alarms import Alarm
+from trio_serve.transport.writer import BACKLOG_HIGH
 from trio_serve.wire.grpc import (
     Fields,
     MessageReader,
@@ -192,15 +193,34 @@ class OutgoingCall:
         self.cancel(Status.DEADLINE_EXCEEDED, f"the deadline of {self.path} has passed{waited}")
 
     @property
+    def _leading(self) -> Attempt | None:
+        return self.committed or (self.attempts[-1] if self.attempts else None)
+
+    @property
     def crowded(self) -> bool:
         """Whether more requests should wait: the peer, or the connection to it, takes no more now."""
         if self.end is not None:
             return False
-        attempt = self.committed or (self.attempts[-1] if self.attempts else None)
+        attempt = self._leading
         if attempt is None or attempt.stream is None or attempt.connection is None:
             return self._buffered >= self.channel.retry_buffer_bytes
-        wire = attempt.connection.wire
-        return attempt.stream.unsent > wire.limits.send_high_water
+        connection = attempt.connection
+        if attempt.stream.unsent > connection.wire.limits.send_high_water:
+            return True
+        return connection.writer.backlog > BACKLOG_HIGH and connection.wire.closed is None
+
+    async def room(self, *, abandon: bool) -> None:
+        """Wait until more requests may be sent, or the call is over."""
+        asked: _Room | None = None
+        while self.crowded:
+            attempt = self._leading
+            connection = attempt.connection if attempt is not None else None
+            if connection is not None and connection.writer.backlog > BACKLOG_HIGH and not asked:
+                asked = _Room(self)
+                connection.writer.wake_when_room(asked)
+            await self.park(abandon=abandon)
+            if asked is not None and asked.woken:
+                asked = None
 
     async def until(self, ready: Callable[[OutgoingCall], bool], *, abandon: bool) -> None:
         """Wait until ``ready(call)``.  Cancelling cancels the call as well when ``abandon``."""
@@ -267,13 +287,13 @@ class OutgoingCall:
         if self._buffered > self.channel.retry_buffer_bytes:
             self._commit_if_too_much()
         if self._crowd:
-            self._wake()
+            self.wake()
 
     def attempt_answered(self, attempt: Attempt) -> None:
         """Response headers came: this attempt is the call from now on."""
         self._commit(attempt)
         if self._crowd:
-            self._wake()
+            self.wake()
 
     def attempt_ended(self, attempt: Attempt, end: Trailers, *, processed: bool = True) -> None:
         """An attempt is over, for the better or the worse."""
@@ -311,7 +331,7 @@ class OutgoingCall:
         raise NotImplementedError
 
     def writable(self) -> None:
-        self._wake()
+        self.wake()
 
     def finish(self, end: Trailers) -> None:
         """The call is over; what is still under way is dropped."""
@@ -327,7 +347,7 @@ class OutgoingCall:
                 attempt.drop()
         self.requests = []
         if self._crowd:
-            self._wake()
+            self.wake()
         if self._callbacks:
             self._call_back()
 
@@ -354,10 +374,25 @@ class OutgoingCall:
             if opened:
                 self._commit(opened[0])
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let every task that waits for the call look again."""
         crowd, self._crowd = self._crowd, []
         for task in crowd:
             trio.lowlevel.reschedule(task)
+
+
+class _Room:
+    """A call's place among those that wait for a connection's backlog to fall."""
+
+    __slots__ = ("_call", "woken")
+
+    def __init__(self, call: OutgoingCall) -> None:
+        self._call = call
+        self.woken = False
+
+    def wake(self) -> None:
+        self.woken = True
+        self._call.wake()
 
 
 class UnaryReplyCall(OutgoingCall):
@@ -462,7 +497,7 @@ class StreamReplyCall(OutgoingCall):
             inbox = self._inbox = Inbox(_reader_for(attempt, self.head.reply_bytes_max), attempt)
         inbox.put(data, False)
         if self._crowd:
-            self._wake()
+            self.wake()
 
     def cancel(self, status: Status = Status.CANCELLED, message: str = "the call was cancelled") -> bool:
         if self.end is None:

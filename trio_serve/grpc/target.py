@@ -21,7 +21,7 @@ import attrs
 from trio_serve.transport.byte_stream import ByteStream
 from trio_serve.transport.dialing import Address, ClientTls, TcpAddress, UnixAddress, resolve
 
-__all__ = ["InMemoryServer", "MemoryAddress", "Target", "TargetLike", "read_target"]
+__all__ = ["InMemoryServer", "MemoryAddress", "Target", "TargetLike", "read_target", "server_name"]
 
 DEFAULT_PORT = 443
 IN_MEMORY_FAMILY = 0
@@ -72,12 +72,6 @@ class Target:
     text: str
     authority: str
     resolve: Callable[[], Awaitable[tuple[Address, ...]]]
-
-    @property
-    def server_name(self) -> str:
-        """The name that the server's certificate must carry: the authority without its port."""
-        host, _ = _split_port(self.authority)
-        return host
 
 
 def read_target(target: TargetLike, start: Start) -> Target:
@@ -177,6 +171,11 @@ _SCHEMES: dict[str, Callable[[str, str], Target]] = {
     "unix": _unix,
     "unix-abstract": _unix_abstract,
 }
+
+
+def server_name(authority: str) -> str:
+    """The name that a server's certificate must carry: the authority without its port."""
+    return _split_port(authority)[0]
 
 
 def _split_port(text: str) -> tuple[str, int]:

@@ -27,6 +27,8 @@ ANSWERS_AT_ONCE = 8
 BACKLOG_HIGH = 256 * 1024
 BACKLOG_LOW = 64 * 1024
 CHUNK_BYTES = 64 * 1024
+PART_BYTES = 128 * 1024
+"""So much is joined at a time: less than the processor's cache, more than a send costs."""
 
 
 class WriteStalled(Exception):
@@ -38,7 +40,13 @@ class Outgoing(Protocol):
 
     unsent: int
 
-    def data_to_send(self) -> bytes: ...
+    def data_to_send(self, bytes_max: int | None = None) -> bytes: ...
+
+
+class Wakeable(Protocol):
+    """What may wait for room: a `ParkingPlace`, or anything else that has to look again."""
+
+    def wake(self) -> None: ...
 
 
 class Writer:
@@ -61,7 +69,7 @@ class Writer:
         self._byte_stream = byte_stream
         self._stall_s = stall_s
         self._place = ParkingPlace()
-        self._crowd: list[ParkingPlace] = []
+        self._crowd: list[Wakeable] = []
         self._rest: bytes | memoryview = b""
         self._sending = 0
         self._answers = 0
@@ -91,7 +99,7 @@ class Writer:
         self._finishing = True
         self._place.wake()
 
-    def wake_when_room(self, place: ParkingPlace) -> None:
+    def wake_when_room(self, place: Wakeable) -> None:
         """Wake ``place`` once, when the backlog has fallen to `BACKLOG_LOW` or the writer is gone."""
         self._crowd.append(place)
 
@@ -104,7 +112,7 @@ class Writer:
         """
         try:
             while True:
-                data = self._rest or self._source.data_to_send()
+                data = self._rest or self._source.data_to_send(PART_BYTES)
                 self._rest = b""
                 if data:
                     await self._send(data)
