@@ -74,6 +74,19 @@ def test_a_block_that_changed_the_table_is_not_remembered_by_its_octets() -> Non
     assert requests.read(indexed(2, 6, 4, 62)).fields[3:] == ((b"a", b"1"),)
 
 
+def test_a_block_that_changes_the_table_changes_it_each_time_it_comes() -> None:
+    decoder = Decoder()
+    requests = SectionReader(Section.REQUEST, decoder, Limits())
+    for block in [indexed(2, 6, 4) + literal(b"a", b"1", 0x40), literal(b"b", b"2", 0x40)]:
+        for _ in range(2):
+            try:
+                requests.read(block)
+            except Malformed:
+                pass
+
+    assert decoder.table.entries == [(b"a", b"1")] * 2 + [(b"b", b"2")] * 2
+
+
 def test_requests_and_trailers_do_not_share_a_memo() -> None:
     decoder = Decoder()
     requests = SectionReader(Section.REQUEST, decoder, Limits())

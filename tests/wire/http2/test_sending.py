@@ -83,6 +83,39 @@ def test_a_reply_is_one_piece_of_three_frames_and_ends_the_stream() -> None:
     assert stream.state is State.CLOSED
 
 
+def test_a_reply_spends_both_windows() -> None:
+    """What is sent while the stream lives on, and what a second stream finds left of the connection's."""
+    connection, receiver = server()
+    connection.receive_data(get(1) + get(3))
+
+    connection.send_reply(receiver.streams[1], OK, bytes(16_000), TRAILERS)
+
+    assert connection.send_window.available == 65_535 - 16_000
+
+
+def test_a_second_end_behind_one_that_waits_is_dropped() -> None:
+    """The request is still open, so the stream outlives our end."""
+    connection, receiver = server()
+    connection.receive_data(settings((INITIAL_WINDOW_SIZE, 0)) + post_open(1))
+    stream = receiver.streams[1]
+    connection.send_reply(stream, OK, b"message", TRAILERS)
+    connection.send_headers(stream, TRAILERS, end_stream=True)
+    connection.send_data(stream, b"more", end_stream=True)
+
+    connection.receive_data(window_update(1, 100))
+
+    assert stream.state is State.HALF_CLOSED_LOCAL
+    assert [each.kind for each in frames(connection.data_to_send())][-2:] == [DATA, HEADERS]
+
+
+def test_a_reply_without_content_has_no_data() -> None:
+    connection, stream, _ = serving()
+
+    connection.send_reply(stream, OK, b"", TRAILERS)
+
+    assert shape(connection) == [(HEADERS, EH, 1), (HEADERS, EH | ES, 15)]
+
+
 def test_a_reply_before_the_requests_end_leaves_the_peers_side_open() -> None:
     connection, receiver = server()
     connection.receive_data(post_open(1))

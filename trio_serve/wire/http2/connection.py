@@ -32,6 +32,7 @@ class Connection(ConnectionState):
     receive_eof = receiving.receive_eof
     acknowledge = receiving.acknowledge
     lend_window = receiving.lend_window
+    enlarge_window = receiving.enlarge_window
 
     open_stream = sending.open_stream
     send_headers = sending.send_headers
@@ -52,12 +53,28 @@ class Connection(ConnectionState):
             self.receive_window.enlarge(increment)
             self.queue(window_update_frame(0, increment))
 
-    def data_to_send(self) -> bytes:
-        """Everything queued, which is forgotten here."""
-        data = b"".join(self.pieces)
-        self.pieces.clear()
+    def data_to_send(self, bytes_max: int | None = None) -> bytes:
+        """Everything queued, which is forgotten here; with ``bytes_max`` only the first part, of about that size.
+
+        Large messages wait as views.  Joined and sent in parts, they never stand in memory twice.
+        """
+        pieces = self.pieces
+        if bytes_max is not None and self.unsent > bytes_max:
+            return self._first_part(bytes_max)
+        data = b"".join(pieces)
+        pieces.clear()
         self.unsent = 0
         self.floods.replies = 0
+        return data
+
+    def _first_part(self, bytes_max: int) -> bytes:
+        count = size = 0
+        while size < bytes_max:
+            size += len(self.pieces[count])
+            count += 1
+        data = b"".join(self.pieces[:count])
+        del self.pieces[:count]
+        self.unsent -= size
         return data
 
     def terminate(self, code: ErrorCode, text: str, debug: bytes = b"") -> None:

@@ -269,6 +269,14 @@ def lend_window(state: ConnectionState, stream: Stream, size: int) -> None:
     state.queue(window_update_frame(stream.id, size))
 
 
+def enlarge_window(state: ConnectionState, stream: Stream, size: int) -> None:
+    """Let the peer have ``size`` octets more in flight on ``stream`` from now on; dropped as ``lend_window``."""
+    if stream.state not in AFTER_RECEIVED_END:
+        return
+    _window_of(state, stream).enlarge(size)
+    state.queue(window_update_frame(stream.id, size))
+
+
 # -- HEADERS and CONTINUATION ---------------------------------------------------------------------------
 
 

@@ -74,7 +74,9 @@ def send_headers(state: ConnectionState, stream: Stream, fields: Fields, end_str
         _emit_headers(state, stream, fields, end_stream)
 
 
-def send_data(state: ConnectionState, stream: Stream, data: bytes, end_stream: bool = False) -> None:
+def send_data(
+    state: ConnectionState, stream: Stream, data: bytes | memoryview, end_stream: bool = False
+) -> None:
     """Send ``data`` as far as the windows allow, and keep the rest in the stream; never waits.
 
     ``stream.unsent`` tells how much is kept.  Above ``send_high_water`` the caller should stop until
@@ -124,6 +126,7 @@ def send_reply(
     peer = state.peer
     if (
         stream.queue
+        or not size
         or size > state.send_window.available
         or size > (peer.initial_window if window is None else window.available)
         or size > peer.frame_bytes_max
@@ -237,7 +240,7 @@ def _emit_data(state: ConnectionState, stream: Stream, window: Window, unsent: U
         state.send_window.take(size)
     state.data_frames_sent += 1
     state.queue(pack_frame_header(size << 8 | DATA, END_STREAM if end_stream else 0, stream.id))
-    state.queue(bytes(data[:size]))
+    state.queue(data[:size])  # a view: large messages are copied once, by data_to_send
     stream.unsent -= size
     if whole:
         stream.queue.popleft()

@@ -161,12 +161,12 @@ class ConnectionState:
 
         # output
         self.encoder = Encoder(limits.encoder_table_bytes)
-        self.pieces: list[bytes] = []
+        self.pieces: list[bytes | memoryview] = []
         self.unsent = 0  # octets in pieces
         self.waiting: dict[int, Stream] = {}  # streams whose queue waits for a window
         self.data_frames_sent = 0
 
-    def queue(self, piece: bytes) -> None:
+    def queue(self, piece: bytes | memoryview) -> None:
         """Append ``piece`` to what ``data_to_send`` will return."""
         self.pieces.append(piece)
         self.unsent += len(piece)
