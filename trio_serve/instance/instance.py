@@ -80,7 +80,7 @@ class Instance:
 
     def __init__(self, controller: Controller, nursery: trio.Nursery) -> None:
         self.trio_token = trio.lowlevel.current_trio_token()
-        self._controller = controller
+        self.controller = controller
         self._nursery = nursery
         self._grpc: GrpcDoor | None = None
 
@@ -115,7 +115,7 @@ class Instance:
         Raises:
             ExceptionGroup: when more than one failed, with the error of each; otherwise as `run`.
         """
-        running = {name: app.route_prefix for name, app in self._controller.applications.items()}
+        running = {name: app.route_prefix for name, app in self.controller.applications.items()}
         check_targets(targets, running)
         errors: list[Exception] = []
         async with trio.open_nursery() as nursery:
@@ -130,7 +130,7 @@ class Instance:
 
     async def _deploy(self, target: RunTarget, errors: list[Exception]) -> None:
         try:
-            await self._controller.deploy(
+            await self.controller.deploy(
                 target.target,
                 name=target.name,
                 route_prefix=target.route_prefix,
@@ -142,16 +142,16 @@ class Instance:
 
     async def delete(self, name: str) -> None:
         """Drain the application ``name`` and take it away; KeyError when there is none."""
-        await self._controller.delete(name)
+        await self.controller.delete(name)
 
     def status(self) -> ServeStatus:
         """What runs, and how it is."""
         proxies = {} if self._grpc is None else {"grpc": self._grpc.status}
-        return attrs.evolve(self._controller.status(), proxies=proxies)
+        return attrs.evolve(self.controller.status(), proxies=proxies)
 
     def get_app_handle(self, name: str) -> Handle:
         """A handle for the ingress of the application ``name``; KeyError when there is none."""
-        return self._controller.get_app_handle(name)
+        return self.controller.get_app_handle(name)
 
     def get_deployment_handle(self, deployment_name: str, app_name: str | None = None) -> Handle:
         """A handle for any deployment of an application: the one whose code asks, when none is named.
@@ -163,7 +163,7 @@ class Instance:
         request = current_request()
         if app_name is None:
             app_name = "default" if request is None else request.application
-        return self._controller.get_deployment_handle(deployment_name, app_name)
+        return self.controller.get_deployment_handle(deployment_name, app_name)
 
     # Proxies.
 
@@ -198,7 +198,7 @@ class Instance:
         There is no HTTP proxy yet: ``http_options`` are checked, and open nothing.
         """
         if grpc_options is not None:
-            self._grpc = await open_grpc_door(grpc_options, self._controller, grpc_listeners)
+            self._grpc = await open_grpc_door(grpc_options, self.controller, grpc_listeners)
 
     async def accept(self) -> None:
         """Serve who connects, and has connected since `listen`."""
@@ -215,7 +215,7 @@ class Instance:
     async def shutdown(self) -> None:
         """Drain the proxies, then the deployments in reverse order of their start, within their timeouts."""
         await self.drain()
-        await self._controller.shutdown()
+        await self.controller.shutdown()
 
     def close(self) -> None:
         """Give the ports back at once."""
