@@ -38,6 +38,11 @@ class SerialThread:
         self._closed = False
         self._ended = trio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun, those included that were withdrawn meanwhile."""
+        return self._jobs.qsize()
+
     async def run(self, fn: Callable[[], T], owner: Envelope | None = None) -> T:
         """Run ``fn`` when its turn comes, in a copy of the task's context, and return what it returns.
 

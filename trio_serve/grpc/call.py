@@ -26,7 +26,7 @@ from grpclib.exceptions import GRPCError
 
 from trio_serve.grpc.counters import MethodCounters
 from trio_serve.grpc.inbox import EndOfStream, Inbox
-from trio_serve.grpc.outbox import Outbox
+from trio_serve.grpc.outbox import LARGE_MESSAGE_BYTES, Outbox
 from trio_serve.transport.alarms import Alarm
 from trio_serve.transport.connection import Http2Connection
 from trio_serve.transport.window_loans import Loan
@@ -76,6 +76,7 @@ class CallEnded(Exception):
 Dispatch = Callable[["ServerCall"], None]
 OnCancel = Callable[[CancelReason], None]
 TrailingMetadata = Callable[["ServerCall"], Metadata]
+OnEnd = Callable[["ServerCall", int, float], None]
 
 
 class Ignored:
@@ -103,7 +104,7 @@ class Registration:
     """A method and what happens to its calls: resolved once, so that a call looks nothing up.
 
     ``trailing_metadata(call)`` is what leaves with a status that the server itself decides: for a passed
-    deadline, or a request that cannot be read.
+    deadline, or a request that cannot be read.  ``on_end(call, status number, seconds)`` hears of every end.
     """
 
     __slots__ = (
@@ -111,6 +112,7 @@ class Registration:
         "dispatch",
         "message_bytes_max",
         "method",
+        "on_end",
         "streams_requests",
         "trailing_metadata",
     )
@@ -122,10 +124,12 @@ class Registration:
         message_bytes_max: int,
         counters: MethodCounters,
         trailing_metadata: "TrailingMetadata | None" = None,
+        on_end: "OnEnd | None" = None,
     ) -> None:
         self.method = method
         self.dispatch = dispatch
         self.trailing_metadata = trailing_metadata
+        self.on_end = on_end
         self.message_bytes_max = message_bytes_max
         self.counters = counters
         self.streams_requests: bool = method.cardinality.value.client_streaming
@@ -339,11 +343,10 @@ class ServerCall:
         fields = (
             trailers(Status.OK, details, trailing_metadata) if trailing_metadata or details else OK_TRAILERS
         )
-        outbox = self._outbox
-        if outbox is None:
+        if self._outbox is None and len(payload) <= LARGE_MESSAGE_BYTES:
             self.connection.wire.send_reply(self.stream, RESPONSE_HEADERS, frame_message(payload), fields)
         else:
-            outbox.reply(payload, fields)
+            self._opened_outbox().reply(payload, fields)
         self._registration.counters.sent += 1
         self.connection.answered()
         self._end(Status.OK)
@@ -533,7 +536,11 @@ class ServerCall:
             self._alarm.cancel()
         # The number is spelled out for the usual case: an enum's value is a property, in Python.
         number = 0 if status is Status.OK else status.value
-        self._registration.counters.ended(number, self.connection.now() - self._started_at)
+        seconds = self.connection.now() - self._started_at
+        registration = self._registration
+        registration.counters.ended(number, seconds)
+        if registration.on_end is not None:
+            registration.on_end(self, number, seconds)
         if self._inbox is not None:
             self._inbox.fail(CallEnded(self.reason))
             self._inbox = None  # it leads back here, too

@@ -15,12 +15,12 @@ import logging
 import math
 import socket
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trio_serve.grpc.call import IGNORED, Dispatch, Registration, ServerCall, TrailingMetadata
+from trio_serve.grpc.call import IGNORED, Dispatch, OnEnd, Registration, ServerCall, TrailingMetadata
 from trio_serve.grpc.counters import MethodCounters, ServerCounters
 from trio_serve.grpc.handlers import runner_of
 from trio_serve.grpc.handling import Handlers
@@ -103,6 +103,8 @@ class Server:
         self.method_counters: dict[str, MethodCounters] = {}
         """Counts by path; a method that was unregistered keeps its own."""
         self.health: Health | None = None
+        self.on_refusal: Callable[[RequestHead, Status], None] | None = None
+        """Told of each call that reached no method: an unknown path, or a malformed head."""
         self.port = 0
         """The TCP port served, while serving."""
         self._interceptors = tuple(interceptors)
@@ -146,12 +148,13 @@ class Server:
         method: Method,
         dispatch: Dispatch | None = None,
         trailing_metadata: TrailingMetadata | None = None,
+        on_end: OnEnd | None = None,
     ) -> None:
         """Serve ``method``; one that was registered under its path is replaced.
 
         ``dispatch(call)`` is called in the reader's turn, when a unary request is complete or a streaming
         call begins, and must not wait.  The default runs ``method.handler`` in a worker of the server's
-        own.
+        own.  ``on_end(call, status number, seconds)`` is called when a call has its answer; it must not raise.
 
         Raises:
             ValueError: neither a handler nor ``dispatch``.
@@ -162,7 +165,7 @@ class Server:
         counters = self.method_counters.setdefault(method.path, MethodCounters())
         self.methods[method.path] = method
         self._registrations[method.path] = Registration(
-            method, dispatch, self._message_bytes_max, counters, trailing_metadata
+            method, dispatch, self._message_bytes_max, counters, trailing_metadata, on_end
         )
         if self.health is not None and not method.service.startswith(STANDARD_SERVICES):
             from trio_serve.grpc.health import ServingStatus
@@ -388,6 +391,8 @@ class Server:
         if isinstance(problem, GrpcRefusal):
             self.counters.unknown.started += 1
             self.counters.unknown.ended(problem.status.value, 0.0)
+            if self.on_refusal is not None:
+                self.on_refusal(head, problem.status)
             wire.send_headers(stream, fields, end_stream=True)
             if stream.state is State.HALF_CLOSED_LOCAL:
                 wire.reset_stream(stream, ErrorCode.NO_ERROR)

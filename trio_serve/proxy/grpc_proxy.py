@@ -22,6 +22,8 @@ from trio_serve.grpc.call import CancelReason, ServerCall
 from trio_serve.grpc.methods import Method, methods_of_service
 from trio_serve.grpc.server import Server
 from trio_serve.grpc.standard import SERVE_API
+from trio_serve.proxy.access_log import AccessLog
+from trio_serve.proxy.counters import OTHER, ProxyCounters
 from trio_serve.proxy.grpc_context import RayServegRPCContext
 from trio_serve.proxy.grpc_reply import GrpcReply
 from trio_serve.proxy.request_stream import gRPCInputStream
@@ -30,7 +32,7 @@ from trio_serve.serving.deployment_state import DeploymentState
 from trio_serve.serving.errors import ServeError
 from trio_serve.serving.request_context import RequestContext
 from trio_serve.serving.request_ids import new_request_id
-from trio_serve.wire.grpc import Metadata, Status
+from trio_serve.wire.grpc import Metadata, RequestHead, Status
 
 _PING = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
 DRAINING = "This node is being drained."
@@ -49,11 +51,14 @@ class GrpcProxy:
     ) -> None:
         self.server = server
         self.draining = False
+        self.counters = ProxyCounters()
+        self.access_log = AccessLog()
         self._applications = controller.applications
         self._expose_tracebacks = expose_tracebacks
         self._loop = trio.lowlevel.current_trio_token()
         for method in methods:
-            server.register(method, self._dispatch, _request_id_metadata)
+            server.register(method, self._dispatch, _request_id_metadata, self._ended)
+        server.on_refusal = self._refused
         api = {"ListApplications": self._list_applications, "Healthz": self._healthz}
         for service in SERVE_API.services:
             for method in methods_of_service(service):
@@ -78,15 +83,16 @@ class GrpcProxy:
                 request_id = str(value)
             elif key == "multiplexed_model_id":
                 model_id = str(value)
-        reply = GrpcReply(call, request_id or new_request_id(), self._expose_tracebacks)
-        call.context = reply
         applications = self._applications
         if not application and len(applications) == 1:
             (application,) = applications
+        reply = GrpcReply(call, request_id or new_request_id(), self._expose_tracebacks, application)
+        call.context = reply
         record = applications.get(application)
         if record is None:
             call.finish(Status.NOT_FOUND, _not_found(application), reply.trailing_metadata())
             return
+        reply.counters = self.counters.of(application, call.path, call.path)
         request = RequestContext(reply.request_id, application, model_id, call.deadline, call.path)
         try:
             self._send(call, record.ingress, request, reply)
@@ -114,6 +120,25 @@ class GrpcProxy:
             stream=kind.server_streaming,
         )
         call.on_cancel = functools.partial(_cancel, envelope)
+
+    # What is counted and logged of each call.
+
+    def _ended(self, call: ServerCall, status: int, seconds: float) -> None:
+        reply: GrpcReply | None = call.context
+        counters = None if reply is None else reply.counters
+        if counters is None:  # it never found an application, whose name then is anybody's invention
+            path = call.method.path
+            counters = self.counters.of(OTHER, path, path)
+        counters.ended(status, seconds)
+        if self.access_log.enabled:
+            application, request_id = ("", "") if reply is None else (reply.application, reply.request_id)
+            self.access_log.grpc(call.path, application, Status(status).name, seconds, request_id)
+
+    def _refused(self, head: RequestHead, status: Status) -> None:
+        """A call of a method that nobody registered."""
+        self.counters.of(OTHER, OTHER, OTHER).ended(status.value, 0.0)
+        if self.access_log.enabled:
+            self.access_log.grpc(head.path, "", status.name, 0.0, _given_request_id(head.metadata))
 
     # The proxy's own service, /ray.serve.RayServeAPIService.
 
@@ -152,5 +177,8 @@ def _request_id_metadata(call: ServerCall) -> Metadata:
     reply: GrpcReply | None = call.context
     if reply is not None:
         return reply.trailing_metadata()
-    given = next((value for key, value in call.metadata if key == "request_id"), "")
-    return (("request_id", given or new_request_id()),)
+    return (("request_id", _given_request_id(call.metadata) or new_request_id()),)
+
+
+def _given_request_id(metadata: Metadata) -> str:
+    return next((str(value) for key, value in metadata if key == "request_id"), "")

@@ -21,6 +21,7 @@ from grpclib.exceptions import GRPCError
 from trio_serve.actors import ActorStopped, CallCancelled
 from trio_serve.grpc.call import ServerCall
 from trio_serve.grpc.ending import AbortError, Ending, ending_of, is_expected
+from trio_serve.proxy.counters import RequestCounters
 from trio_serve.proxy.grpc_context import RayServegRPCContext
 from trio_serve.proxy.stack_trace import user_stack_trace
 from trio_serve.serving.errors import (
@@ -39,10 +40,14 @@ PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
 class GrpcReply:
     """The reply of one envelope: answers its call."""
 
-    __slots__ = ("call", "context", "expose_tracebacks", "request_id")
+    __slots__ = ("application", "call", "context", "counters", "expose_tracebacks", "request_id")
 
-    def __init__(self, call: ServerCall, request_id: str, expose_tracebacks: bool) -> None:
+    def __init__(
+        self, call: ServerCall, request_id: str, expose_tracebacks: bool, application: str = ""
+    ) -> None:
         self.call = call
+        self.application = application
+        self.counters: RequestCounters | None = None
         self.request_id = request_id
         self.expose_tracebacks = expose_tracebacks
         self.context: RayServegRPCContext | None = None

@@ -19,9 +19,10 @@ class Call:
 
     ``respond``, where a proxy has set it, is given what the method returns (a generator, too) and awaited as
     a part of the call: what it sends to the client is sent within the call's scope, and counts as its work.
+    ``queued_at`` (Trio time): when it had to queue for a replica; None for a call that found one with room.
     """
 
-    __slots__ = ("args", "kwargs", "method", "request", "respond", "stream")
+    __slots__ = ("args", "kwargs", "method", "queued_at", "request", "respond", "stream")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Call:
         self.kwargs = kwargs
         self.request = request
         self.stream = stream
+        self.queued_at: float | None = None
         self.respond: Callable[[Any], Awaitable[None]] | None = None
 
 

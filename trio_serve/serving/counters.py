@@ -11,16 +11,32 @@ LATENCY_BOUNDS_S = (
 )  # fmt: skip
 """Upper bounds of the latency buckets, in seconds; one bucket more takes what is above."""
 
+ERROR_NAMES_MAX = 32
+"""Classes of errors told apart for each method; code that makes classes as it runs could else fill memory."""
+
+OTHER_ERRORS = "_OTHER"
+
 
 class MethodCounters:
     """What became of the calls of one method.
 
     ``started`` - ``succeeded`` - ``failed`` - ``cancelled`` are at work.  ``latencies`` counts answered work
-    by the time that it took, a bucket for each bound; ``seconds`` is the sum.  ``queued_seconds`` is the
-    time between the making of calls and the start of their work.
+    by the time that it took, a bucket for each bound; ``seconds`` is the sum.  ``waits`` and ``wait_seconds``
+    are the same for the time in the queue of those calls that had to queue; the others did not wait.
+    ``errors`` counts what was raised, by the name of its class.
     """
 
-    __slots__ = ("cancelled", "failed", "latencies", "queued_seconds", "seconds", "started", "succeeded")
+    __slots__ = (
+        "cancelled",
+        "errors",
+        "failed",
+        "latencies",
+        "seconds",
+        "started",
+        "succeeded",
+        "wait_seconds",
+        "waits",
+    )
 
     def __init__(self) -> None:
         self.started = 0
@@ -29,9 +45,24 @@ class MethodCounters:
         self.cancelled = 0
         self.latencies = [0] * (len(LATENCY_BOUNDS_S) + 1)
         self.seconds = 0.0
-        self.queued_seconds = 0.0
+        self.errors: dict[str, int] = {}
+        self.waits = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        self.wait_seconds = 0.0
 
     def took(self, seconds: float) -> None:
         """Note how long one call's work took."""
         self.latencies[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
         self.seconds += seconds
+
+    def waited(self, seconds: float) -> None:
+        """Note how long one call was queued before its work began."""
+        self.waits[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+        self.wait_seconds += seconds
+
+    def raised(self, error: BaseException) -> None:
+        """Note what one call's work raised."""
+        self.failed += 1
+        name = type(error).__name__
+        if name not in self.errors and len(self.errors) >= ERROR_NAMES_MAX:
+            name = OTHER_ERRORS
+        self.errors[name] = self.errors.get(name, 0) + 1

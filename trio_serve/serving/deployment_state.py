@@ -14,6 +14,8 @@ from math import inf
 from random import Random
 from typing import Any
 
+import trio
+
 from trio_serve.actors import Envelope, Mailbox, MailboxFull, Reply
 from trio_serve.serving.application import DeploymentSpec
 from trio_serve.serving.autoscaling import Autoscaler
@@ -42,6 +44,10 @@ class DeploymentState:
         self.closing = False
         self.gone = False
         self.refused = 0
+        self.routed = 0
+        """Calls sent here, from outside or by handles; ``refused`` are among them."""
+        self.by_handles = 0
+        """Calls made by handles."""
         self._directory = directory
         self._random = random
         self._last_with_model: dict[str, Replica] = {}
@@ -130,6 +136,7 @@ class DeploymentState:
             BackPressureError: the queue is full.
             DeploymentUnavailable: nothing serves this deployment, nor is about to.
         """
+        self.routed += 1
         if self.unavailable_because is not None:
             raise self.unavailable()
         model_id = envelope.message.request.multiplexed_model_id
@@ -137,6 +144,7 @@ class DeploymentState:
         if replica is not None:
             replica.actor.deliver(envelope)
             return
+        envelope.message.queued_at = trio.current_time()
         try:
             self.mailbox.put_nowait(envelope)
         except MailboxFull as full:

@@ -50,6 +50,7 @@ class Fleet:
         self.trouble = ""
         self.updating = True
         self.replica_starts = 0
+        self.replica_deaths = 0
         self._changed = changed
         self._random = random
         self._backoff = backoff or Backoff()
@@ -154,6 +155,7 @@ class Fleet:
 
     def child_died(self, child: Replica, death: Death) -> None:
         """A replica is dead, and its successor due after a pause."""
+        self.replica_deaths += 1
         self.state.leave(child)
         cause = one_line(death.error)
         self.trouble = f"replica {child.tag} died: {cause}; the next one starts in {death.retry_in_s:g} s"

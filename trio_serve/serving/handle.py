@@ -192,6 +192,7 @@ class DeploymentHandle(Generic[R]):
             state = self._state
             if state is None or state.gone:
                 state = self._state = self._directory.find(self.app_name, self.deployment_name)
+            state.by_handles += 1
             parent, deadline = owner_of_calls(caller)
             if self._timeout_s is not None:
                 own = trio.current_time() + self._timeout_s

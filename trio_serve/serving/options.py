@@ -93,7 +93,8 @@ class DeploymentOptions:
     """What a deployment was told; times in seconds.
 
     ``num_replicas`` is how many to start with where ``autoscaling_config`` is set.  The options of the last
-    group are kept for engines that have use for them; one process has none.
+    group are kept for engines that have use for them; one process has none.  ``is_backend``: it was made as a
+    backend of the older API, and its log lines have the older form.
     """
 
     name: str = ""
@@ -109,6 +110,7 @@ class DeploymentOptions:
     max_constructor_retry_count: int = 20
     sync_methods: str = "thread"
     logging_config: Any = None
+    is_backend: bool = False
 
     request_router_config: Any = None
     ray_actor_options: Any = None

@@ -103,8 +103,23 @@ class Replica:
         return self.context.replica_tag
 
     @property
+    def options(self) -> DeploymentOptions:
+        """The options of its deployment that are now in force."""
+        return self._surroundings.options
+
+    @property
     def ongoing(self) -> int:
         return self.actor.ongoing
+
+    @property
+    def waiting_for_thread(self) -> int:
+        """Calls of sync methods that wait until those before them leave the replica's thread."""
+        return self._thread.waiting
+
+    @property
+    def scope(self) -> ReplicaScope | None:
+        """What its decorated methods keep; None before the constructor runs."""
+        return getattr(self, "_scope", None)
 
     @property
     def has_room(self) -> bool:
@@ -299,6 +314,8 @@ class Replica:
         counters = method.counters
         counters.started += 1
         begun = trio.current_time()
+        if call.queued_at is not None:
+            counters.waited(begun - call.queued_at)
         try:
             if method.kind is Kind.ASYNC and not call.stream and call.respond is None:
                 result = await method.function(*call.args, **kwargs)
@@ -309,8 +326,8 @@ class Replica:
         except trio.Cancelled:
             counters.cancelled += 1
             raise
-        except BaseException:
-            counters.failed += 1
+        except BaseException as error:
+            counters.raised(error)
             counters.took(trio.current_time() - begun)
             raise
         counters.succeeded += 1
