@@ -319,13 +319,12 @@ def _stay() -> None:
     def obey(number: int, frame: object) -> None:
         if asked.is_set():
             background.cut()
-        else:
-            logger.info(
-                "%s: finishing the calls in flight; again to cut them off", signal.Signals(number).name
-            )
-            asked.set()
+            return
+        asked.set()  # first: the next signal may come while this one is logged
+        logger.info("%s: finishing the calls in flight; again to cut them off", signal.Signals(number).name)
 
     with _handling(obey):
+        logger.info("serving until SIGINT or SIGTERM")
         while background.is_open and not asked.wait(timeout=1.0):
             pass
         _close_default()
