@@ -101,6 +101,24 @@ async def test_an_answer_forgives_the_strikes() -> None:
         assert not peer.goaways
 
 
+async def test_data_that_an_opened_window_lets_go_forgives_the_strikes() -> None:
+    """A long answer over many windows, to a peer that measures its link with a PING for each."""
+    async with connected(options=asking(interval_min_s=10.0, strikes_max=0)) as (connection, owner, peer):
+        taken = Received()
+        stream = peer.wire.open_stream(REQUEST, taken, end_stream=True)
+        await peer.exchange()
+        connection.wire.send_headers(owner.streams[-1], RESPONSE)
+        connection.wire.send_data(owner.streams[-1], bytes(1_000_000))
+        connection.answered()
+        await ping(peer)
+        for _ in range(4):
+            peer.wire.acknowledge(stream, len(taken.data))
+            taken.data = b""
+            await peer.exchange()
+            await ping(peer)
+        assert not peer.goaways
+
+
 async def test_a_client_never_strikes_its_server() -> None:
     async with connected(Role.CLIENT, asking(interval_min_s=1000.0, strikes_max=0)) as (_, _, peer):
         for _ in range(10):

@@ -86,6 +86,7 @@ class Http2Connection:
 
     __slots__ = (
         "_answered",
+        "_data_sent",
         "_enforcement",
         "_handshake",
         "_held",
@@ -134,6 +135,7 @@ class Http2Connection:
         self._enforcement = PingEnforcement(options.keepalive)
         self._lifetime = Lifetime(self, options.lifetime, alarms)
         self._answered = False
+        self._data_sent = 0  # DATA frames up to the last PING
         self._ready = False
         self._reason = ""
 
@@ -291,8 +293,11 @@ class Http2Connection:
     def ping_received(self) -> None:
         if self._role is Role.CLIENT:
             return
-        if self._answered:
+        # DATA also leaves without a call's doing, when the peer opens a window.
+        data_sent = self.wire.data_frames_sent
+        if self._answered or data_sent != self._data_sent:
             self._answered = False
+            self._data_sent = data_sent
             self._enforcement.answered()
         if self._enforcement.ping_received(self.last_read):
             self.close("the peer sent too many PINGs", ErrorCode.ENHANCE_YOUR_CALM, b"too_many_pings")
