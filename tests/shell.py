@@ -22,7 +22,11 @@ class Shell:
     def __init__(self, folder: pathlib.Path, import_folders: list[pathlib.Path]) -> None:
         self.folder = folder
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("TRIO_SERVE_")}
-        self._environment = {**inherited, "PYTHONPATH": os.pathsep.join(map(str, import_folders))}
+        self._environment = {
+            **inherited,
+            "PYTHONPATH": os.pathsep.join(map(str, import_folders)),
+            "TRIO_SERVE_PORT": "0",  # of the HTTP proxy, which is always open
+        }
 
     def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run to the end; for what is not expected to serve."""

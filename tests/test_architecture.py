@@ -28,7 +28,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "serving": ({"actors"}, {"trio", "outcome", "attrs", "cattrs"}),
     "proxy": (
         {"wire.grpc", "transport", "grpc", "actors", "serving"},
-        {"trio", "outcome", "attrs", "grpclib", "google", "starlette", "hypercorn"},
+        {
+            *("trio", "outcome", "attrs", "grpclib", "google"),
+            *("starlette", "fastapi", "hypercorn", "h11", "wsproto"),
+        },
     ),
     "observe": (
         {"wire.grpc", "grpc", "actors", "serving", "proxy"},

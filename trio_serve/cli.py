@@ -60,6 +60,7 @@ def main() -> None:
 @click.option("--ready-fd", type=int, hidden=True)
 @click.option("--lifeline-fd", type=int, hidden=True)
 @click.option("--grpc-listener-fd", "grpc_listener_fds", type=int, multiple=True, hidden=True)
+@click.option("--http-listener-fd", "http_listener_fds", type=int, multiple=True, hidden=True)
 def run(
     target: str,
     arguments: tuple[str, ...],
@@ -68,6 +69,7 @@ def run(
     ready_fd: int | None,
     lifeline_fd: int | None,
     grpc_listener_fds: tuple[int, ...],
+    http_listener_fds: tuple[int, ...],
     **options: Any,
 ) -> None:
     """Serve an application, or the applications of a configuration file, until SIGINT or SIGTERM.
@@ -90,7 +92,9 @@ def run(
         sys.exit(run_in_background(given, sys.argv[1:]))
     from trio_serve.instance.foreground import Supervised, run_in_foreground
 
-    sys.exit(run_in_foreground(given, Supervised(ready_fd, lifeline_fd, grpc_listener_fds)))
+    sys.exit(
+        run_in_foreground(given, Supervised(ready_fd, lifeline_fd, grpc_listener_fds, http_listener_fds))
+    )
 
 
 def _key_values(arguments: tuple[str, ...]) -> dict[str, str]:

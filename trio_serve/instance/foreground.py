@@ -44,12 +44,13 @@ class Supervised:
     """What a process that started this one passed on to it, as file descriptors.
 
     ``ready``: gets one line of JSON when everything is served.  ``lifeline``: its end is a request to stop.
-    ``grpc_listeners``: sockets that listen already.
+    ``grpc_listeners``, ``http_listeners``: sockets that listen already.
     """
 
     ready_fd: int | None = None
     lifeline_fd: int | None = None
     grpc_listener_fds: tuple[int, ...] = ()
+    http_listener_fds: tuple[int, ...] = ()
 
 
 class _NotServed(Exception):
@@ -123,8 +124,10 @@ class _Foreground:
         plan = self._plan
         began = trio.current_time()
         try:
-            inherited = [socket.socket(fileno=fd) for fd in self._supervised.grpc_listener_fds]
-            await instance.listen(plan.http_options, plan.grpc_options, inherited)
+            supervised = self._supervised
+            grpc = [socket.socket(fileno=fd) for fd in supervised.grpc_listener_fds]
+            http = [socket.socket(fileno=fd) for fd in supervised.http_listener_fds]
+            await instance.listen(plan.http_options, plan.grpc_options, grpc, http)
         except Mistakes as found:
             raise _NotServed(str(plan.error(found.mistakes)), MISTAKEN) from None
         except OSError as error:

@@ -22,7 +22,7 @@ import trio
 from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.logs import logs_on_stderr
 from trio_serve.instance.options import HTTPOptions, LoggingConfig, gRPCOptions, options_from
-from trio_serve.instance.proxies import GrpcDoor, open_grpc_door
+from trio_serve.instance.proxies import GrpcDoor, HttpDoor, open_grpc_door, open_http_door
 from trio_serve.instance.targets import RunTarget, check_targets
 from trio_serve.serving.application import Application
 from trio_serve.serving.controller import Controller, open_controller
@@ -83,6 +83,7 @@ class Instance:
         self.controller = controller
         self._nursery = nursery
         self._grpc: GrpcDoor | None = None
+        self._http: HttpDoor | None = None
 
     # Applications.
 
@@ -146,7 +147,7 @@ class Instance:
 
     def status(self) -> ServeStatus:
         """What runs, and how it is."""
-        proxies = {} if self._grpc is None else {"grpc": self._grpc.status}
+        proxies = {name: door.status for name, door in self._doors.items()}
         return attrs.evolve(self.controller.status(), proxies=proxies)
 
     def get_app_handle(self, name: str) -> Handle:
@@ -175,42 +176,48 @@ class Instance:
     @property
     def http_port(self) -> int | None:
         """The port that the HTTP proxy listens on; None when it is not open."""
-        return None
+        return None if self._http is None else self._http.port
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Where each open proxy listens: ``{"grpc": "127.0.0.1:9000"}``."""
-        return {} if self._grpc is None else {"grpc": self._grpc.address}
+        """Where each open proxy listens: ``{"grpc": "127.0.0.1:9000", "http": "127.0.0.1:8000"}``."""
+        return {name: door.address for name, door in self._doors.items()}
+
+    @property
+    def _doors(self) -> dict[str, GrpcDoor | HttpDoor]:
+        doors = {"grpc": self._grpc, "http": self._http}
+        return {name: door for name, door in doors.items() if door is not None}
 
     @property
     def calls_in_flight(self) -> int:
         """Calls that came in through a proxy and have no answer yet."""
-        return 0 if self._grpc is None else self._grpc.calls_in_flight
+        return sum(door.calls_in_flight for door in self._doors.values())
 
     async def listen(
         self,
         http_options: HTTPOptions | None,
         grpc_options: gRPCOptions | None,
         grpc_listeners: Sequence[socket.socket] = (),
+        http_listeners: Sequence[socket.socket] = (),
     ) -> None:
-        """Open the ports; who connects waits until `accept`.  Raises as `open_instance`.
-
-        There is no HTTP proxy yet: ``http_options`` are checked, and open nothing.
-        """
+        """Open the ports; who connects waits until `accept`.  Raises as `open_instance`."""
+        if http_options is not None:
+            self._http = await open_http_door(http_options, self.controller, http_listeners)
         if grpc_options is not None:
             self._grpc = await open_grpc_door(grpc_options, self.controller, grpc_listeners)
 
     async def accept(self) -> None:
         """Serve who connects, and has connected since `listen`."""
-        if self._grpc is not None:
-            await self._grpc.accept(self._nursery)
+        for door in self._doors.values():
+            await door.accept(self._nursery)
 
     # The end.
 
     async def drain(self) -> None:
         """Take no more calls from outside and wait for those in flight: NOT_SERVING, GOAWAY, last answer."""
-        if self._grpc is not None:
-            await self._grpc.drain()
+        async with trio.open_nursery() as nursery:
+            for door in self._doors.values():
+                nursery.start_soon(door.drain)
 
     async def shutdown(self) -> None:
         """Drain the proxies, then the deployments in reverse order of their start, within their timeouts."""
@@ -219,8 +226,8 @@ class Instance:
 
     def close(self) -> None:
         """Give the ports back at once."""
-        if self._grpc is not None:
-            self._grpc.close()
+        for door in self._doors.values():
+            door.close()
 
 
 async def serve(

@@ -4,7 +4,8 @@ Each class takes its fields by name, is frozen, and refuses bad values when it i
 Wherever one is asked for, a dict with the same keys does as well (``*_options_from``).
 
 Ours, and not in Ray: ``host``, ``tls``, ``protos``, ``message_bytes_max``, ``keepalive``,
-``max_connection_age_s``, ``drain_timeout_s`` and ``expose_tracebacks`` of `gRPCOptions`.
+``max_connection_age_s``, ``drain_timeout_s`` and ``expose_tracebacks`` of `gRPCOptions`, and
+``drain_timeout_s`` and ``cors_origins`` of `HTTPOptions`.
 
 Knows nothing of what the options do.
 """
@@ -115,7 +116,11 @@ class gRPCOptions:  # noqa: N801  # the name that Ray gave it
 
 @attrs.frozen
 class HTTPOptions:
-    """The HTTP proxy.  ``root_path`` stands before every route; port 0 takes a free port."""
+    """The HTTP proxy.  ``root_path`` stands before every route; port 0 takes a free port.
+
+    ``cors_origins`` are the origins (``https://shop.example``, or ``*``) whose pages may call gRPC services
+    here; none may until it is set.
+    """
 
     host: str = setting(nonempty_text, "127.0.0.1")
     port: int = setting(_port, 8000)
@@ -126,6 +131,8 @@ class HTTPOptions:
     ssl_certfile: str | None = setting(optional(nonempty_text), None, is_path=True)
     ssl_keyfile_password: str | None = setting(optional(text), None)
     ssl_ca_certs: str | None = setting(optional(nonempty_text), None, is_path=True)
+    drain_timeout_s: float = setting(seconds, 30.0)
+    cors_origins: list[str] = setting(list_of(nonempty_text), [])
 
     def __attrs_post_init__(self) -> None:
         check_settings(self)

@@ -12,12 +12,13 @@ import socket
 import ssl
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
 from trio_serve.grpc.methods import Method, MethodSourceError, methods_from
 from trio_serve.grpc.server import Server
-from trio_serve.instance.options import TLSOptions, gRPCOptions
+from trio_serve.instance.options import HTTPOptions, TLSOptions, gRPCOptions
 from trio_serve.instance.settings import Mistake, Mistakes
 from trio_serve.proxy.grpc_proxy import GrpcProxy
 from trio_serve.serving.controller import Controller
@@ -25,11 +26,40 @@ from trio_serve.serving.status import ProxyStatus
 from trio_serve.transport.connection import ConnectionOptions
 from trio_serve.transport.keepalive import KeepaliveOptions
 from trio_serve.transport.lifetime import LifetimeOptions
-from trio_serve.transport.listener import close_listener, open_listeners, port_of, server_tls
+from trio_serve.transport.listener import (
+    close_listener,
+    open_listeners,
+    port_of,
+    server_certificate,
+    server_tls,
+)
+
+if TYPE_CHECKING:
+    from trio_serve.proxy.http_proxy import HttpProxy
+    from trio_serve.proxy.http_server import HttpServer
 
 
-class GrpcDoor:
-    """The gRPC proxy with the sockets that it listens on."""
+class Door:
+    """A proxy with the sockets that it listens on."""
+
+    def __init__(
+        self, listeners: Sequence[socket.socket], tls: ssl.SSLContext | None, drain_timeout_s: float
+    ) -> None:
+        self._listeners = listeners
+        self._tls = tls
+        self._drain_timeout_s = drain_timeout_s
+        self.status = ProxyStatus.STARTING
+        self.address = _address_of(listeners)
+        self.port = port_of(listeners)
+
+    def close(self) -> None:
+        """Stop listening; what accepts, if anything does, closes the connections itself."""
+        for listener in self._listeners:
+            close_listener(listener)
+
+
+class GrpcDoor(Door):
+    """The gRPC proxy's."""
 
     def __init__(
         self,
@@ -38,13 +68,8 @@ class GrpcDoor:
         tls: ssl.SSLContext | None,
         drain_timeout_s: float,
     ) -> None:
+        super().__init__(listeners, tls, drain_timeout_s)
         self._proxy = proxy
-        self._listeners = listeners
-        self._tls = tls
-        self._drain_timeout_s = drain_timeout_s
-        self.status = ProxyStatus.STARTING
-        self.address = _address_of(listeners)
-        self.port = port_of(listeners)
 
     @property
     def calls_in_flight(self) -> int:
@@ -61,10 +86,36 @@ class GrpcDoor:
         self.status = ProxyStatus.DRAINING
         await self._proxy.drain(self._drain_timeout_s)
 
-    def close(self) -> None:
-        """Stop listening; what accepts, if anything does, closes the connections itself."""
-        for listener in self._listeners:
-            close_listener(listener)
+
+class HttpDoor(Door):
+    """The HTTP proxy's."""
+
+    def __init__(
+        self,
+        proxy: "HttpProxy",
+        server: "HttpServer",
+        listeners: Sequence[socket.socket],
+        tls: ssl.SSLContext | None,
+        drain_timeout_s: float,
+    ) -> None:
+        super().__init__(listeners, tls, drain_timeout_s)
+        self.proxy = proxy
+        self._server = server
+
+    @property
+    def calls_in_flight(self) -> int:
+        return self.proxy.counters.ongoing
+
+    async def accept(self, nursery: trio.Nursery) -> None:
+        """Serve in ``nursery`` whoever connects, and has connected since the socket listens."""
+        await nursery.start(partial(self._server.serve_listeners, self._listeners, tls=self._tls))
+        self.status = ProxyStatus.HEALTHY
+
+    async def drain(self) -> None:
+        """Let requests and WebSockets finish, for as long as ``drain_timeout_s``, and stop serving."""
+        self.status = ProxyStatus.DRAINING
+        self.proxy.draining = True
+        await self._server.drain(self._drain_timeout_s)
 
 
 async def open_grpc_door(
@@ -97,6 +148,36 @@ async def open_grpc_door(
     return GrpcDoor(proxy, opened, tls, options.drain_timeout_s)
 
 
+async def open_http_door(
+    options: HTTPOptions, controller: Controller, listeners: Sequence[socket.socket] = ()
+) -> HttpDoor:
+    """Listen where ``options`` say, or on ``listeners`` that somebody opened; nothing is accepted yet.
+
+    Raises:
+        Mistakes: certificates that cannot be read.
+        OSError: the port is in use, or the host is not ours.
+    """
+    # Imported here: who serves gRPC only does without the time that Starlette and Hypercorn take.
+    from trio_serve.proxy.http_proxy import HttpProxy
+    from trio_serve.proxy.http_server import HttpServer
+
+    tls = _http_tls(options)
+    proxy = HttpProxy(controller, root_path=options.root_path, request_timeout_s=options.request_timeout_s)
+    server = HttpServer(proxy, keep_alive_timeout_s=options.keep_alive_timeout_s)
+    opened = list(listeners) or await open_listeners(options.host, options.port)
+    return HttpDoor(proxy, server, opened, tls, options.drain_timeout_s)
+
+
+def _http_tls(options: HTTPOptions) -> ssl.SSLContext | None:
+    if options.ssl_certfile is None or options.ssl_keyfile is None:
+        return None
+    files = (options.ssl_certfile, options.ssl_keyfile, options.ssl_ca_certs)
+    try:
+        return server_certificate(*files, password=options.ssl_keyfile_password)
+    except OSError as error:  # ssl.SSLError is one too
+        raise Mistakes([Mistake(("http_options", "ssl_certfile"), _tls_text(files, error))]) from None
+
+
 def _read(options: gRPCOptions) -> tuple[list[Method], ssl.SSLContext | None]:
     """The methods of every service that ``options`` name (the first of a path wins), and the TLS files."""
     mistakes: list[Mistake] = []
@@ -113,15 +194,19 @@ def _read(options: gRPCOptions) -> tuple[list[Method], ssl.SSLContext | None]:
         try:
             tls = server_tls(options.tls.cert, options.tls.key, options.tls.client_ca)
         except OSError as error:  # ssl.SSLError is one too
-            mistakes.append(Mistake(("grpc_options", "tls"), _tls_text(options.tls, error)))
+            mistakes.append(Mistake(("grpc_options", "tls"), _tls_text(_files_of(options.tls), error)))
     if mistakes:
         raise Mistakes(mistakes)
     return list(methods.values()), tls
 
 
-def _tls_text(tls: TLSOptions, error: OSError) -> str:
-    files = ", ".join(file for file in (tls.cert, tls.key, tls.client_ca) if file is not None)
-    return f"cannot serve TLS with {files}: {error.strerror or error}"
+def _files_of(tls: TLSOptions) -> Sequence[str | None]:
+    return tls.cert, tls.key, tls.client_ca
+
+
+def _tls_text(files: Sequence[str | None], error: OSError) -> str:
+    named = ", ".join(file for file in files if file is not None)
+    return f"cannot serve TLS with {named}: {error.strerror or error}"
 
 
 def _address_of(listeners: Sequence[socket.socket]) -> str:

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from itertools import chain
 
 import attrs
 import trio
@@ -143,9 +144,9 @@ class _Reloader:
                 [
                     *(sys.executable, "-m", "trio_serve", *self._argv, "--no-reload", "--blocking"),
                     *(f"--ready-fd={child_ready}", f"--lifeline-fd={child_lifeline}"),
-                    *(f"--grpc-listener-fd={fd}" for fd in listening),
+                    *(f"--{proxy}-listener-fd={fd}" for proxy, fds in listening.items() for fd in fds),
                 ],
-                pass_fds=(child_ready, child_lifeline, *listening),
+                pass_fds=(child_ready, child_lifeline, *chain(*listening.values())),
                 # Two edits within a second, of the same length, look the same to cached bytecode.
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
             )
@@ -219,23 +220,33 @@ class _Listeners:
     """The listening sockets that all versions share."""
 
     def __init__(self) -> None:
-        self._grpc: list[socket.socket] = []
-        self._address: tuple[str, int] | None = None
+        self._sockets: dict[str, list[socket.socket]] = {}
+        self._addresses: dict[str, tuple[str, int]] = {}
 
     async def listen_for(self, plan: ServePlan) -> None:
-        """Listen where ``plan`` says, if that is not where we do; raises OSError when the port is in use."""
-        grpc = plan.grpc_options
-        address = None if grpc is None else (grpc.host, grpc.port)
-        if address != self._address:
-            listeners = [] if address is None else await open_listeners(*address)
-            self.close()
-            self._grpc, self._address = listeners, address
+        """Listen where ``plan`` says, if that is not where we do; raises OSError when a port is in use."""
+        wanted = {"grpc": plan.grpc_options, "http": plan.http_options}
+        for proxy, options in wanted.items():
+            address = None if options is None else (options.host, options.port)
+            if address != self._addresses.get(proxy):
+                listeners = [] if address is None else await open_listeners(*address)
+                self._close(proxy)
+                if address is not None:
+                    self._sockets[proxy], self._addresses[proxy] = listeners, address
 
-    def fds(self) -> tuple[int, ...]:
-        return tuple(listener.fileno() for listener in self._grpc)
+    def fds(self) -> dict[str, list[int]]:
+        """The listening sockets of each proxy, as file descriptors."""
+        return {
+            proxy: [listener.fileno() for listener in listeners] for proxy, listeners in self._sockets.items()
+        }
 
     def close(self) -> None:
-        for listener in self._grpc:
+        for proxy in list(self._sockets):
+            self._close(proxy)
+
+    def _close(self, proxy: str) -> None:
+        self._addresses.pop(proxy, None)
+        for listener in self._sockets.pop(proxy, []):
             listener.close()
 
 

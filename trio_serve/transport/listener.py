@@ -8,7 +8,7 @@ A port in use is always an error: SO_REUSEPORT is never set, because with it a s
 the port and take half of the calls.  An accept that fails, mostly for want of descriptors, is tried again;
 the connections that are open are not concerned.
 
-Knows nothing of HTTP/2 but its name in the TLS handshake.
+Knows nothing of HTTP but the name of its version 2 in the TLS handshake.
 """
 
 import errno
@@ -90,18 +90,23 @@ def port_of(listeners: Sequence[socket.socket]) -> int:
 
 
 class Accepting:
-    """The accept loops of one server.  What ``handler`` raises is its own affair: it must let nothing out."""
+    """The accept loops of one server.  What ``handler`` raises is its own affair: it must let nothing out.
+
+    With ``tls``, a client that does not choose the protocol ``alpn`` is sent away; None takes any.
+    """
 
     def __init__(
         self,
         handler: Callable[[ByteStream], Awaitable[None]],
         *,
         tls: ssl.SSLContext | None = None,
+        alpn: str | None = ALPN,
         handshake_timeout_s: float = 10.0,
         connections_max: int = 10_000,
     ) -> None:
         self._handler = handler
         self._tls = tls
+        self._alpn = alpn
         self._handshake_timeout_s = handshake_timeout_s
         self._places = trio.CapacityLimiter(connections_max)
         self._log_again_at = -LOG_INTERVAL_S
@@ -167,7 +172,7 @@ class Accepting:
         return None
 
     async def _handshake(self, stream: "trio.SSLStream[trio.SocketStream]") -> str | None:
-        """Why there can be no HTTP/2 over this stream; None when there can."""
+        """Why this stream is of no use; None when it is."""
         try:
             with trio.move_on_after(self._handshake_timeout_s) as patience:
                 await stream.do_handshake()
@@ -175,8 +180,10 @@ class Accepting:
             return str(error.__cause__ or error)
         if patience.cancelled_caught:
             return f"it took longer than handshake_timeout_s={self._handshake_timeout_s:g}"
+        if self._alpn is None:
+            return None
         chosen = stream.selected_alpn_protocol()
-        return None if chosen == ALPN else f"the client does not offer HTTP/2 (ALPN {ALPN!r})"
+        return None if chosen == self._alpn else f"the client does not offer ALPN {self._alpn!r}"
 
 
 def server_tls(certificate: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
@@ -186,13 +193,21 @@ def server_tls(certificate: str, key: str, client_ca: str | None = None) -> ssl.
     Raises:
         OSError, ssl.SSLError: a file that cannot be read, or a key that does not fit.
     """
+    return speak_http2(server_certificate(certificate, key, client_ca))
+
+
+def server_certificate(
+    certificate: str, key: str, client_ca: str | None = None, password: str | None = None
+) -> ssl.SSLContext:
+    """As `server_tls`, for any protocol; ``password`` opens the key."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9113 section 9.2
-    context.load_cert_chain(certificate, key)
+    # With no password OpenSSL would ask the terminal for one.
+    context.load_cert_chain(certificate, key, password or "")
     if client_ca is not None:
         context.load_verify_locations(client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
-    return speak_http2(context)
+    return context
 
 
 def speak_http2(context: ssl.SSLContext) -> ssl.SSLContext:

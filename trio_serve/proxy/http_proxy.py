@@ -1,0 +1,193 @@
+"""The HTTP proxy: from a request to a deployment's mailbox, and its answer back.
+
+    request --path--> application --> its ingress' mailbox --> replica: the method, then its result sent
+       ^                                                                                          |
+       +---------- what the connection's task waits for: the end, the deadline, the client -------+
+
+The response leaves from within the call: iterating a streamed body, waiting for a slow client and being
+cancelled are all part of it, and so are the calls that a body makes by handle.
+
+Own paths: ``/-/routes`` and ``/-/healthz``.  Source: Ray Serve's documentation of its HTTP proxy.
+Knows ASGI, and nothing of bytes and sockets.
+"""
+
+import functools
+import json
+import logging
+from collections.abc import Mapping
+from math import inf
+
+import trio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.websockets import WebSocket
+
+from trio_serve.actors import ActorStopped, CallCancelled, DeadlinePassed, Envelope
+from trio_serve.proxy import routes
+from trio_serve.proxy.http_answer import HttpAnswer
+from trio_serve.proxy.http_counters import HttpCounters
+from trio_serve.proxy.http_exchange import ClientGone, Receive, ResponseCut, Scope, Send
+from trio_serve.proxy.http_head import RequestHead, read_head
+from trio_serve.proxy.http_response import send_response
+from trio_serve.serving.controller import Controller
+from trio_serve.serving.errors import BackPressureError, DeploymentUnavailable, MethodNotFound
+from trio_serve.serving.replies import UnaryReply
+from trio_serve.serving.request_context import RequestContext
+from trio_serve.serving.running_application import RunningApplication
+
+logger = logging.getLogger("trio_serve.proxy")
+
+DRAINING = "This node is being drained."
+CLIENT_CLOSED_REQUEST = 499
+"""Counted, never sent: nginx' number for a client that left."""
+
+
+class HttpProxy:
+    """An ASGI application that leads to the applications of ``controller``.
+
+    Its task is to be cancelled when the client leaves: that cancels the call.
+    """
+
+    def __init__(
+        self, controller: Controller, *, root_path: str = "", request_timeout_s: float | None = None
+    ) -> None:
+        self.draining = False
+        self.counters = HttpCounters()
+        self._applications: Mapping[str, RunningApplication] = controller.applications
+        self._root_path = root_path
+        self._timeout_s = inf if request_timeout_s is None else request_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or serve one WebSocket to its end."""
+        head = read_head(scope["headers"])
+        answer = HttpAnswer(scope, send, head.request_id)
+        path = self._below_root(scope["path"])
+        route = None if path is None else routes.match(path, self._applications)
+        prefix, application = route or ("", "")
+        method = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
+        counters = self.counters.of(prefix, application, method)
+        counters.ongoing += 1
+        begun = trio.current_time()
+        try:
+            if path in ("/-/routes", "/-/healthz"):
+                await self._answer_own(path, answer)
+            elif route is None:
+                await answer.send_text(404, _not_found(scope["path"]))
+            elif head.problem:
+                await answer.send_text(400, head.problem)
+            else:
+                await self._ask(route, scope, receive, answer, head)
+        finally:
+            counters.ongoing -= 1
+            counters.ended(answer.status or CLIENT_CLOSED_REQUEST, trio.current_time() - begun)
+
+    def _below_root(self, path: str) -> str | None:
+        """``path`` as routes know it; None where it does not lie below ``root_path``."""
+        root = self._root_path
+        if not root:
+            return path
+        return (path[len(root) :] or "/") if routes.lies_below(path, root) else None
+
+    async def _answer_own(self, path: str, answer: HttpAnswer) -> None:
+        if self.draining:
+            await answer.send_text(503, DRAINING)
+        elif path == "/-/healthz":
+            await answer.send_text(200, "success")
+        else:
+            text = json.dumps(routes.table(self._applications.items()), separators=(",", ":"))
+            await answer.send_text(200, text, b"application/json")
+
+    # Deployments.
+
+    async def _ask(
+        self, route: routes.Route, scope: Scope, receive: Receive, answer: HttpAnswer, head: RequestHead
+    ) -> None:
+        ingress = self._applications[route.application].ingress
+        is_websocket = scope["type"] == "websocket"
+        if is_websocket and not getattr(ingress.spec.target, "__serve_asgi__", False):
+            await answer.send_text(404, f"{route.application!r} takes no WebSockets; @ingress(app) does.")
+            return
+        timeout_s = inf if is_websocket else min(self._timeout_s, head.timeout_s)
+        deadline = trio.current_time() + timeout_s
+        context = RequestContext(
+            head.request_id, route.application, head.multiplexed_model_id, deadline, route.prefix
+        )
+        prefix = "" if route.prefix == "/" else route.prefix
+        scope = {**scope, "root_path": self._root_path + prefix}
+        connection = WebSocket if is_websocket else Request
+        reply = UnaryReply()
+        try:
+            envelope = ingress.call(
+                "__call__",
+                (connection(scope, receive, answer.send),),
+                {},
+                request=context,
+                reply=reply,
+                deadline=deadline,
+                respond=functools.partial(send_response, scope, receive, answer.send),
+            )
+            await _outcome(envelope, reply)
+        except Exception as error:
+            answer.take_over()
+            if isinstance(error, DeadlinePassed) and trio.current_time() >= deadline:
+                error = _TimedOut(head.request_id, timeout_s)
+            await self._fail(scope, answer, head, error)
+
+    async def _fail(self, scope: Scope, answer: HttpAnswer, head: RequestHead, error: Exception) -> None:
+        """Answer with the status that ``error`` means; where an answer has begun, cut it short."""
+        if isinstance(error, ClientGone):
+            return
+        status, text = _status_of(error)
+        if status == 500:
+            logger.error(
+                "%s %r failed, request_id=%s",
+                scope.get("method", "WEBSOCKET"),
+                scope["path"],
+                head.request_id,
+                exc_info=error,
+            )
+        if answer.status:
+            raise ResponseCut
+        await answer.send_text(status, text)
+
+
+async def _outcome(envelope: Envelope, reply: UnaryReply) -> None:
+    """Wait for the end of the call; whoever waits no longer, by deadline or cancellation, takes it back.
+
+    Raises:
+        Exception: what the method raised, or sending its result.
+        DeadlinePassed: at the deadline, also where the work cannot be interrupted.
+    """
+    try:
+        with trio.CancelScope(deadline=envelope.deadline):
+            await reply.wait()
+            return
+        envelope.cancel(DeadlinePassed("the deadline passed before the answer had left"))
+        reply.unwrap()
+    except trio.Cancelled:
+        envelope.cancel(CallCancelled("the client has gone"))
+        raise
+
+
+class _TimedOut(Exception):
+    def __init__(self, request_id: str, timeout_s: float) -> None:
+        super().__init__(f"Request {request_id} timed out after {timeout_s}s.")
+
+
+def _status_of(error: Exception) -> tuple[int, str]:
+    """The status and the text for ``error``; of an error in the server's code, a client learns nothing."""
+    if isinstance(error, _TimedOut):
+        return 408, str(error)
+    if isinstance(error, BackPressureError | DeploymentUnavailable):
+        return 503, str(error)
+    if isinstance(error, ActorStopped | CallCancelled):
+        return 503, f"The request was cut off: {error}."
+    if isinstance(error, MethodNotFound) and error.method == "__call__":
+        return 501, f"Deployment {error.deployment!r} has no '__call__', which would answer over HTTP."
+    if isinstance(error, HTTPException):
+        return error.status_code, error.detail
+    return 500, "Internal Server Error"
+
+
+def _not_found(path: str) -> str:
+    return f"Path {path!r} not found. Ping http://.../-/routes for available routes."
