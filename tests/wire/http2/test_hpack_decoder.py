@@ -142,6 +142,9 @@ def test_the_single_fields_of_appendix_c_2() -> None:
         pytest.param(b"\x00\x01a", id="literal without a value"),
         pytest.param(b"\x00\x01a\x02b", id="value cut short"),
         pytest.param(b"\x00\x01a\x7f\x80", id="length cut short"),
+        pytest.param(
+            b"\x00\x01a\x7f" + b"\x80" * 20 + b"\x00" + b"v" * 127, id="length in zeros without end"
+        ),
         pytest.param(b"\x00\x01a\x82\xff\xff", id="bad Huffman"),
         pytest.param(b"\x82\x20", id="size update after a field"),
         pytest.param(b"\x3f\xe2\x1f", id="size update over the limit"),

@@ -526,6 +526,23 @@ def test_a_window_can_be_lent_for_a_message_that_is_larger() -> None:
     assert receiver.events[-1] == DataReceived(1, bytes(500), True)
 
 
+def test_a_window_can_be_enlarged_for_good() -> None:
+    connection, receiver = server(LEVEL)
+    connection.receive_data(post_open(1))
+    stream = receiver.streams[1]
+
+    connection.enlarge_window(stream, 1000)
+    for _ in range(3):
+        connection.receive_data(data(1, bytes(2000)))
+        connection.acknowledge(stream, 2000)
+
+    assert [each for each in window_updates(connection) if each[0]] == [(1, 1000), *[(1, 2000)] * 3]
+    connection.receive_data(data(1, b"", ES))
+    connection.enlarge_window(stream, 1)
+    connection.lend_window(stream, 1)
+    assert not window_updates(connection)
+
+
 def test_a_lowered_table_binds_once_it_is_acknowledged() -> None:
     connection, receiver = server(Limits(header_table_bytes=100), started=False)
     connection.receive_data(PREFACE + settings() + get(1))

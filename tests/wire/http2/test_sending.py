@@ -108,6 +108,22 @@ def test_a_second_end_behind_one_that_waits_is_dropped() -> None:
     assert [each.kind for each in frames(connection.data_to_send())][-2:] == [DATA, HEADERS]
 
 
+@pytest.mark.parametrize("bytes_max", [1, 9, 10_000, 16_394, 1 << 20])
+def test_what_is_queued_can_be_taken_in_parts(bytes_max: int) -> None:
+    connection, stream, _ = serving()
+    connection.send_headers(stream, OK)
+    connection.send_data(stream, bytes(range(256)) * 200, end_stream=True)
+    total = connection.unsent
+
+    parts = []
+    while connection.unsent:
+        parts.append(connection.data_to_send(bytes_max))
+        assert connection.unsent == total - sum(map(len, parts))
+
+    assert all(len(part) < bytes_max + 16_384 for part in parts)
+    assert b"".join(each.payload for each in frames(b"".join(parts))[1:]) == bytes(range(256)) * 200
+
+
 def test_a_reply_without_content_has_no_data() -> None:
     connection, stream, _ = serving()
 

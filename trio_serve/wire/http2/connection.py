@@ -54,7 +54,7 @@ class Connection(ConnectionState):
             self.queue(window_update_frame(0, increment))
 
     def data_to_send(self, bytes_max: int | None = None) -> bytes:
-        """Everything queued, which is forgotten here; with ``bytes_max`` only the first part, of about that size.
+        """Everything queued, which is forgotten here; with ``bytes_max`` a first part of about that size.
 
         Large messages wait as views.  Joined and sent in parts, they never stand in memory twice.
         """

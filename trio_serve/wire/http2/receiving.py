@@ -270,7 +270,7 @@ def lend_window(state: ConnectionState, stream: Stream, size: int) -> None:
 
 
 def enlarge_window(state: ConnectionState, stream: Stream, size: int) -> None:
-    """Let the peer have ``size`` octets more in flight on ``stream`` from now on; dropped as ``lend_window``."""
+    """Let the peer have ``size`` octets more in flight on ``stream`` for good; dropped as ``lend_window``."""
     if stream.state not in AFTER_RECEIVED_END:
         return
     _window_of(state, stream).enlarge(size)
