@@ -17,9 +17,14 @@ Knows nothing of status or deadlines; client and server use it alike.
 from collections import deque
 from typing import Protocol
 
+from grpclib.exceptions import GRPCError
+
 from trio_serve.transport.parking import ParkingPlace
 from trio_serve.transport.window_loans import Loan
 from trio_serve.wire.grpc import MessageReader
+
+BATCH_BYTES = 256 * 1024
+"""What came on a loan goes back to the connection's window in steps of this."""
 
 
 class EndOfStream(Exception):
@@ -62,20 +67,28 @@ class Inbox:
         self.error: BaseException | None = None
 
     def put(self, data: bytes, end_stream: bool) -> None:
-        """DATA came."""
+        """DATA came.  Whoever waits is woken only when its message is complete."""
         if data:
             self._chunks.append(data)
         if end_stream:
             self.ended = True
-        self._place.wake()
+        if self._place.taken:
+            try:
+                complete = self._cut()
+            except GRPCError as error:
+                self.error = error
+                complete = True
+            if complete or end_stream:
+                self._place.wake()
 
     def fail(self, error: BaseException) -> None:
         """Nothing more can be taken: what waits is dropped, and whoever asks gets ``error``."""
         self.error = self.error or error
         self._chunks.clear()
         self._messages.clear()
-        if self._asked_at >= 0:
-            self._repay()
+        self._asked_at = -1
+        if self._loan is not None:
+            self._loan.forget()
         self._place.wake()
 
     def take_nowait(self) -> bytes | None:
@@ -86,19 +99,14 @@ class Inbox:
             GRPCError: the message is over the limit, does not inflate, or is cut off.
         """
         messages = self._messages
-        while not messages:
+        if not messages:
             if self.error is not None:
                 raise self.error
-            if not self._chunks:
-                if self.ended:
-                    self._reader.end()
-                    raise EndOfStream
-                return None
-            chunk = self._chunks.popleft()
-            messages.extend(self._reader.receive(chunk))
-            self._owed += len(chunk)
-            if not messages:
-                self._let_the_rest_in()
+            if not self._cut():
+                if not self.ended:
+                    return None
+                self._reader.end()
+                raise EndOfStream
         payload = messages.popleft()
         if not messages:
             self._pay(self._owed)
@@ -114,13 +122,25 @@ class Inbox:
                 return payload
             await self._place.park()
 
+    def _cut(self) -> bool:
+        """Cut chunks into messages until there is one; whether there is."""
+        messages = self._messages
+        while not messages and self._chunks:
+            chunk = self._chunks.popleft()
+            messages.extend(self._reader.receive(chunk))
+            self._owed += len(chunk)
+            if not messages:
+                self._let_the_rest_in()
+        return bool(messages)
+
     def _let_the_rest_in(self) -> None:
         """A message has begun and is not complete."""
         loan = self._loan
         if loan is None:
             self._pay(self._owed)
         elif self._asked_at >= 0 and loan.is_given():
-            self._pay(self._owed - self._asked_at)
+            if self._owed - self._asked_at >= BATCH_BYTES:
+                self._pay(self._owed - self._asked_at)
         elif loan.is_needed(self._reader.missing):
             self._asked_at = self._owed
             loan.ask(self._reader.missing)

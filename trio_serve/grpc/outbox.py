@@ -18,6 +18,7 @@ from trio_serve.wire.grpc import (
     accepted,
     compressor,
     encode_metadata,
+    frame_large_message,
     frame_message,
     response_headers,
 )
@@ -26,6 +27,9 @@ from trio_serve.wire.http2 import Stream
 
 MESSAGES_A_TURN = 64
 """After so many messages without waiting, a sender lets other tasks run."""
+
+LARGE_MESSAGE_BYTES = 16 * 1024
+"""A longer message is sent without copying it behind its prefix; also the size of a DATA frame."""
 
 COMPRESSIONS: dict[object, str] = {None: "identity", 0: "identity", 1: "deflate", 2: "gzip"}
 """None, and the numbers of ``grpc.Compression``."""
@@ -83,17 +87,15 @@ class Outbox:
         """Queue one message."""
         if not self.headers_sent:
             self.send_headers()
-        self._connection.wire.send_data(self._stream, self._frame(payload))
+        self._send(payload)
         self._connection.touch()
 
     def reply(self, payload: bytes, trailers: Fields) -> None:
         """Queue a whole unary answer."""
-        wire, stream = self._connection.wire, self._stream
-        if self.headers_sent:
-            wire.send_data(stream, self._frame(payload))
-            wire.send_headers(stream, trailers, end_stream=True)
-        else:
-            wire.send_reply(stream, self._response_headers(), self._frame(payload), trailers)
+        if not self.headers_sent:
+            self.send_headers()
+        self._send(payload)
+        self._connection.wire.send_headers(self._stream, trailers, end_stream=True)
 
     async def checkpoint(self) -> None:
         """Wait until the peer has taken enough for more to be sent; now and then just let others run."""
@@ -119,11 +121,17 @@ class Outbox:
             return True
         return self._connection.writer.backlog > BACKLOG_HIGH and wire.closed is None
 
-    def _frame(self, payload: bytes) -> bytes:
-        compress = self._compress
-        return (
-            frame_message(payload) if compress is None else frame_message(compress(payload), compressed=True)
-        )
+    def _send(self, payload: bytes) -> None:
+        wire, stream = self._connection.wire, self._stream
+        compressed = self._compress is not None
+        if self._compress is not None:
+            payload = self._compress(payload)
+        if len(payload) <= LARGE_MESSAGE_BYTES:
+            wire.send_data(stream, frame_message(payload, compressed))
+            return
+        first, rest = frame_large_message(payload, compressed, LARGE_MESSAGE_BYTES)
+        wire.send_data(stream, first)
+        wire.send_data(stream, rest)
 
     def _response_headers(self) -> Fields:
         self.headers_sent = True

@@ -154,7 +154,7 @@ class Server:
 
         ``dispatch(call)`` is called in the reader's turn, when a unary request is complete or a streaming
         call begins, and must not wait.  The default runs ``method.handler`` in a worker of the server's
-        own.  ``on_end(call, status number, seconds)`` is called when a call has its answer; it must not raise.
+        own.  ``on_end(call, status number, seconds)`` is called when a call has its answer.
 
         Raises:
             ValueError: neither a handler nor ``dispatch``.

@@ -1,8 +1,7 @@
 """Room for messages larger than a stream's window, lent one by one.
 
-    message of 1 MiB announced, 64 KiB of it here --> ask(missing) --> [queue] --> lent: one WINDOW_UPDATE
-    for the rest message complete -----------------------------------------------> repay ----> the next in
-    the queue
+    message of 1 MiB announced, 64 KiB of it here --> ask(missing) --> [queue] --> lent: WINDOW_UPDATE
+    message complete --> repay --> the next in the queue
 
 A message can only be used whole, so its stream's window must once be as large as the message; but a hundred
 streams that each hold most of a large message would hold a hundred messages.  So the bytes lent on a
@@ -10,23 +9,28 @@ connection, together with the answers that its peer has not taken, stay within `
 the queue always gets its loan when nothing else is lent, however large: there is no deadlock, and a peer
 who takes no answers gets no further loans.
 
+Asking costs a round trip.  A stream of several large messages therefore keeps the room that its first one
+needed, as long as what is kept on the connection stays within `KEPT_BYTES_MAX`.
+
 Knows windows and nothing of messages but their size.
 """
 
-from trio_serve.wire.http2 import Connection, Stream
+from trio_serve.wire.http2 import Connection, State, Stream
 
 LOANS_BYTES_MAX = 3 * 1024 * 1024
+KEPT_BYTES_MAX = 3 * 1024 * 1024
 
 
 class WindowLoans:
     """The loans of one connection."""
 
-    __slots__ = ("_bytes_max", "_lent", "_wire", "waiting")
+    __slots__ = ("_bytes_max", "_kept", "_lent", "_wire", "waiting")
 
     def __init__(self, wire: Connection, bytes_max: int = LOANS_BYTES_MAX) -> None:
         self._wire = wire
         self._bytes_max = bytes_max
         self._lent: dict[Stream, int] = {}
+        self._kept: dict[Stream, int] = {}
         self.waiting: dict[Stream, int] = {}
 
     def has(self, stream: Stream) -> bool:
@@ -41,8 +45,24 @@ class WindowLoans:
     def repay(self, stream: Stream) -> None:
         """The message is complete, or given up: its room goes to the next.  Safe without a loan."""
         self.waiting.pop(stream, None)
+        size = self._lent.pop(stream, None)
+        if size is not None:
+            self._keep(stream, size)
+            self.lend()
+
+    def forget(self, stream: Stream) -> None:
+        """The stream is over: what it had is free."""
+        self._kept.pop(stream, None)
+        self.waiting.pop(stream, None)
         if self._lent.pop(stream, None) is not None:
             self.lend()
+
+    def _keep(self, stream: Stream, size: int) -> None:
+        kept = self._kept.get(stream, 0)
+        receives = stream.state in (State.OPEN, State.HALF_CLOSED_LOCAL)
+        if receives and size > kept and sum(self._kept.values()) - kept + size <= KEPT_BYTES_MAX:
+            self._kept[stream] = size
+            self._wire.enlarge_window(stream, size - kept)
 
     def lend(self) -> None:
         """Serve the queue as far as there is room; to be called when the peer may have taken answers."""
@@ -82,3 +102,6 @@ class Loan:
 
     def repay(self) -> None:
         self._loans.repay(self._stream)
+
+    def forget(self) -> None:
+        self._loans.forget(self._stream)

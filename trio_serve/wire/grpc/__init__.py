@@ -23,7 +23,7 @@ from .compression import (
     decompressor,
 )
 from .fields import FieldBlock, Fields
-from .messages import PREFIX_BYTES, MessageReader, frame_message, whole_message
+from .messages import PREFIX_BYTES, MessageReader, frame_large_message, frame_message, whole_message
 from .metadata import Metadata, MetadataLike, decode_metadata, encode_metadata
 from .request import (
     GrpcRefusal,
@@ -79,6 +79,7 @@ __all__ = [
     "encode_message",
     "encode_metadata",
     "encode_timeout",
+    "frame_large_message",
     "frame_message",
     "read_request",
     "read_response_headers",

@@ -28,6 +28,12 @@ def frame_message(payload: bytes, compressed: bool = False) -> bytes:
     return _PREFIX.pack(compressed, len(payload)) + payload
 
 
+def frame_large_message(payload: bytes, compressed: bool, first_bytes: int) -> tuple[bytes, memoryview]:
+    """As ``frame_message``, in two parts, the first of ``first_bytes``: a large payload is not copied."""
+    taken = first_bytes - PREFIX_BYTES
+    return _PREFIX.pack(compressed, len(payload)) + payload[:taken], memoryview(payload)[taken:]
+
+
 def whole_message(data: bytes, message_bytes_max: int) -> bytes | None:
     """The payload, when ``data`` is exactly one uncompressed message within the limit; else None.
 
