@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from trio_serve.transport.connection import Http2Connection
 from trio_serve.wire.grpc import (
     FieldBlock,
@@ -151,7 +153,10 @@ class Attempt:
             return Status.UNAVAILABLE
         if not error.by_peer:
             return Status.INTERNAL  # we reset it, because the server broke a rule of HTTP/2
-        return RESET_STATUS.get(error.code, Status.INTERNAL)
+        status = RESET_STATUS.get(error.code, Status.INTERNAL)
+        if status is Status.CANCELLED and trio.current_time() >= self.call.head.deadline:
+            return Status.DEADLINE_EXCEEDED  # the server's watch was a little quicker than ours
+        return status
 
     def _end(self, end: Trailers) -> None:
         self.over = True
