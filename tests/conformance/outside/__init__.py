@@ -1,0 +1,1 @@
+"""Programs that others wrote, each found on PATH or where an environment variable says."""
