@@ -143,6 +143,8 @@ class Peer:
         if self.server.silent:
             await trio.sleep_forever()
         self.wire.start()
+        if self.server.last_words:
+            self.send(self.wire.data_to_send() + self.server.last_words.pop())
         self.flush()
         with contextlib.suppress(*GONE):
             while data := await self.byte_stream.receive_some(65536):
@@ -234,6 +236,7 @@ class ScriptedServer:
         self.name = name
         self.reads = trio.Event()  # a test may put one there that is not set, and the server stops reading
         self.reads.set()
+        self.last_words: list[bytes] = []  # sent in one piece with the first SETTINGS, once each
         self.peers: list[Peer] = []
         self.requests: list[Request] = []
         self.dialed_at: list[float] = []

@@ -120,6 +120,17 @@ async def test_a_lost_connection_fails_its_calls_and_is_made_anew_by_the_next() 
         assert len(server.peers) == 2
 
 
+async def test_a_connection_that_is_ready_and_over_in_one_read_was_no_failure_to_connect() -> None:
+    """SETTINGS and a broken frame come together: the next call dials anew, at once."""
+    async with channel_to() as (server, channel):
+        server.last_words.append(b"\x00\x00\x05\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01")
+        with pytest.raises(RpcError, match=r"UNAVAILABLE.*FRAME_SIZE_ERROR"):
+            await call(channel)
+        assert channel.get_state() is Connectivity.IDLE
+        assert await call(channel) == b"ok"
+        assert server.dialed_at == [0, 0]
+
+
 async def test_a_server_that_drops_every_connection_is_not_dialed_in_a_circle() -> None:
     async with channel_to(answer=lambda request: request.peer.goaway(0)) as (server, channel):
         for _ in range(3):

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
-from trio_serve.grpc.outgoing_call import MESSAGES_A_TURN, OutgoingCall, StreamReplyCall, UnaryReplyCall
+from trio_serve.grpc.outgoing_call import OutgoingCall
+from trio_serve.grpc.replies import MESSAGES_A_TURN, StreamReplyCall, UnaryReplyCall
 from trio_serve.grpc.rpc_error import RpcError, StatusCode
 from trio_serve.wire.grpc import Metadata, Status, Trailers
 

@@ -22,7 +22,7 @@ from grpclib.exceptions import ProtocolError
 from multidict import MultiDict
 
 from trio_serve.grpc.multicallable import ClientMethod
-from trio_serve.grpc.outgoing_call import StreamReplyCall
+from trio_serve.grpc.replies import StreamReplyCall
 from trio_serve.wire.grpc import Metadata, MetadataLike, Status
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from trio_serve.grpc.client_call import (
     UnaryUnaryCall,
 )
 from trio_serve.grpc.deadline import inherited_deadline
-from trio_serve.grpc.outgoing_call import CallHead, OutgoingCall, StreamReplyCall, UnaryReplyCall
+from trio_serve.grpc.outgoing_call import CallHead, OutgoingCall
+from trio_serve.grpc.replies import StreamReplyCall, UnaryReplyCall
 from trio_serve.grpc.rpc_error import RpcError
 from trio_serve.wire.grpc import (
     ENCODINGS,
