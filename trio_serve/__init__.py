@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         status,
     )
     from trio_serve.instance.targets import RunTarget
+    from trio_serve.proxy.asgi_ingress import ingress
     from trio_serve.serving.application import Application
     from trio_serve.serving.batching import batch
     from trio_serve.serving.deployment import Deployment, deployment
@@ -41,6 +42,7 @@ __all__ = [
     "get_replica_context",
     "grpc_port",
     "http_port",
+    "ingress",
     "multiplexed",
     "open_instance",
     "run",
@@ -66,6 +68,7 @@ _HOMES = {
         "status",
     ],
     "instance.targets": ["RunTarget"],
+    "proxy.asgi_ingress": ["ingress"],
     "serving.application": ["Application"],
     "serving.batching": ["batch"],
     "serving.deployment": ["Deployment", "deployment"],

@@ -24,6 +24,7 @@ from starlette.websockets import WebSocket
 
 from trio_serve.actors import ActorStopped, CallCancelled, DeadlinePassed, Envelope
 from trio_serve.proxy import routes
+from trio_serve.proxy.access_log import AccessLog
 from trio_serve.proxy.http_answer import HttpAnswer
 from trio_serve.proxy.http_counters import HttpCounters
 from trio_serve.proxy.http_exchange import ClientGone, Receive, ResponseCut, Scope, Send
@@ -38,6 +39,7 @@ from trio_serve.serving.running_application import RunningApplication
 logger = logging.getLogger("trio_serve.proxy")
 
 DRAINING = "This node is being drained."
+OWN_PATHS = ("/-/routes", "/-/healthz")
 CLIENT_CLOSED_REQUEST = 499
 """Counted, never sent: nginx' number for a client that left."""
 
@@ -53,6 +55,7 @@ class HttpProxy:
     ) -> None:
         self.draining = False
         self.counters = HttpCounters()
+        self.access_log = AccessLog()
         self._applications: Mapping[str, RunningApplication] = controller.applications
         self._root_path = root_path
         self._timeout_s = inf if request_timeout_s is None else request_timeout_s
@@ -69,7 +72,7 @@ class HttpProxy:
         counters.ongoing += 1
         begun = trio.current_time()
         try:
-            if path in ("/-/routes", "/-/healthz"):
+            if path in OWN_PATHS:
                 await self._answer_own(path, answer)
             elif route is None:
                 await answer.send_text(404, _not_found(scope["path"]))
@@ -79,7 +82,12 @@ class HttpProxy:
                 await self._ask(route, scope, receive, answer, head)
         finally:
             counters.ongoing -= 1
-            counters.ended(answer.status or CLIENT_CLOSED_REQUEST, trio.current_time() - begun)
+            status, seconds = answer.status or CLIENT_CLOSED_REQUEST, trio.current_time() - begun
+            counters.ended(status, seconds)
+            if self.access_log.enabled and path not in OWN_PATHS:
+                self.access_log.http(
+                    method, scope["path"], status, seconds, application, prefix, head.request_id
+                )
 
     def _below_root(self, path: str) -> str | None:
         """``path`` as routes know it; None where it does not lie below ``root_path``."""

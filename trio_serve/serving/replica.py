@@ -406,6 +406,11 @@ class Replica:
         if hasattr(result, "close"):
             result.close()
 
+    async def run_sync(self, function: Callable[[], Any]) -> Any:
+        """Run a plain function of the current request where sync methods run, one at a time with them."""
+        request = current.get()
+        return await self._run_sync(function, None if request is None else request.envelope)
+
     async def _run_sync(self, function: Callable[[], Any], owner: Envelope | None = None) -> Any:
         """Run a plain function where this replica's sync methods run."""
         if self._inline:
