@@ -45,6 +45,7 @@ _FRAMES = InputPhase.FRAMES
 _PREFACE = InputPhase.PREFACE
 _DEBUG_BYTES_MAX = 256
 _HELD_PIECES_MAX = 64
+_WALKED_ALONE_BYTES = 1024
 _NOT_PLAIN = END_HEADERS | PADDED | PRIORITISED
 
 
@@ -57,25 +58,47 @@ def receive_data(state: ConnectionState, data: bytes, now: float = 0.0) -> None:
     if state.closed is not None:
         return
     state.now = now
-    if state.held:
-        state.held.append(data)
-        state.held_bytes += len(data)
-        if state.held_bytes < state.held_until:
-            if len(state.held) > _HELD_PIECES_MAX:  # crumbs cost more than the octets in them
-                state.held[:] = [b"".join(state.held)]
-            return
-        data = b"".join(state.held)
-        state.held.clear()
     try:
-        used = 0 if state.input_phase is _FRAMES else _start(state, data)
+        used = 0
+        if state.held:
+            used = state.held_until - state.held_bytes
+            if used > len(data):
+                _hold(state, data)
+                return
+            if state.held_until < _WALKED_ALONE_BYTES or state.input_phase is not _FRAMES:
+                data, used = _joined(state, data), 0
+            else:
+                # To join a large frame with all that follows would copy it all, for each read.
+                _walk(state, _joined(state, data[:used]), 0)
+                if state.closed is not None:
+                    return
+        if state.input_phase is not _FRAMES:
+            used = _start(state, data)
         if state.input_phase is not _PREFACE:
             used = _walk(state, data, used)
     except ConnectionFault as fault:
         fail(state, fault)
     else:
         if used < len(data) and state.closed is None:
-            state.held.append(data[used:])
-            state.held_bytes = len(data) - used
+            _hold(state, data[used:])
+
+
+def _hold(state: ConnectionState, piece: bytes) -> None:
+    """Keep a piece of an unfinished frame."""
+    held = state.held
+    held.append(piece)
+    state.held_bytes += len(piece)
+    if len(held) > _HELD_PIECES_MAX:  # crumbs cost more than the octets in them
+        held[:] = [b"".join(held)]
+
+
+def _joined(state: ConnectionState, last: bytes) -> bytes:
+    """What was held, and ``last``; nothing is held any more."""
+    state.held.append(last)
+    data = b"".join(state.held)
+    state.held.clear()
+    state.held_bytes = 0
+    return data
 
 
 def receive_eof(state: ConnectionState) -> None:
