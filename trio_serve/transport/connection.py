@@ -20,6 +20,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from trio_serve.transport import freed_memory
 from trio_serve.transport.alarms import Alarm, Alarms
 from trio_serve.transport.byte_stream import GONE, RECEIVE_BYTES_MAX, ByteStream
 from trio_serve.transport.keepalive import Keepalive, KeepaliveOptions, PingEnforcement
@@ -201,6 +202,7 @@ class Http2Connection:
 
     def _start(self) -> None:
         now = trio.current_time()
+        freed_memory.keep()
         self.wire.start()
         self.writer.wake()
         self._handshake = self.alarms.at(now + self._options.handshake_timeout_s, self._handshake_is_late)
