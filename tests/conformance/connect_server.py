@@ -5,6 +5,7 @@ Source: the comments of the suite's service.proto say what each method must do.
 
 import ssl
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def fail(call: ServerCall, error: Any, trailing: protocol.HeaderPairs, info: Any
 
 async def answer_unary(call: ServerCall) -> None:
     """Unary, ClientStream and IdempotentUnary: gather the requests, and do as the first one says."""
-    requests = []
+    requests: list[any_pb2.Any] = []
     definition = None
     while True:
         try:
@@ -131,6 +132,8 @@ class Replying:
             self._call.finish(trailing_metadata=tuple(trailing))
 
 
+CARDINALITIES = {tuple(cardinality.value): cardinality for cardinality in Cardinality}
+
 ANSWERS = {
     "Unary": answer_unary,
     "IdempotentUnary": answer_unary,
@@ -146,7 +149,7 @@ def methods() -> list[tuple[Method, Any]]:
         descriptor = protocol.method(name)
         request = protocol.message(descriptor.input_type.name)
         reply = protocol.message(descriptor.output_type.name)
-        cardinality = Cardinality((descriptor.client_streaming, descriptor.server_streaming))
+        cardinality = CARDINALITIES[descriptor.client_streaming, descriptor.server_streaming]
         method = Method(
             path=f"/{protocol.SERVICE}/{name}",
             service=protocol.SERVICE,
@@ -190,10 +193,12 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         tls = tls_of(wanted, Path(directory)) if wanted.use_tls else None
         async with trio.open_nursery() as nursery:
+
+            def dispatch_to(answer: Any) -> Callable[[ServerCall], None]:
+                return lambda call: nursery.start_soon(run_until_over, answer, call)
+
             for method, answer in methods():
-                server.register(
-                    method, lambda call, answer=answer: nursery.start_soon(run_until_over, answer, call)
-                )
+                server.register(method, dispatch_to(answer))
 
             async def serve(task_status: trio.TaskStatus[int]) -> None:
                 await server.serve("127.0.0.1", 0, tls=tls, task_status=task_status)
