@@ -34,8 +34,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
     ),
     "observe": (
-        {"wire.grpc", "grpc", "actors", "serving", "proxy"},
-        {"trio", "attrs", "grpclib", "prometheus_client"},
+        {"wire.grpc", "transport", "grpc", "actors", "serving", "proxy"},
+        {"trio", "outcome", "attrs", "grpclib", "prometheus_client"},
     ),
     "instance": (
         {"wire.grpc", "transport", "grpc", "actors", "serving", "proxy", "observe"},

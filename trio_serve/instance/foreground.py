@@ -11,6 +11,7 @@ in the configuration.
 Knows nothing of options and their texts.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -24,12 +25,12 @@ from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.importing import ImportedCodeRaised
 from trio_serve.instance.instance import Instance, open_instance
 from trio_serve.instance.loading import load_applications
-from trio_serve.instance.logs import logs_on_stderr
 from trio_serve.instance.plan import CommandLine, ServePlan, plan_of
 from trio_serve.instance.progress import logged_progress
 from trio_serve.instance.settings import Mistakes
 from trio_serve.instance.targets import RunTarget
-from trio_serve.instance.traces import from_their_first_frame
+from trio_serve.observe.logs import open_logs
+from trio_serve.observe.traces import from_their_first_frame
 from trio_serve.proxy.stack_trace import user_stack_trace
 from trio_serve.serving.status import ApplicationStatus
 
@@ -82,7 +83,11 @@ def _run(given: CommandLine, supervised: Supervised) -> int:
         plan = plan_of(given)
     except ValueError as error:
         raise _NotServed(str(error), MISTAKEN) from None
-    with logs_on_stderr(plan.logging_config):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(open_logs(plan.logging_config))
+        except OSError as error:
+            raise _NotServed(error.strerror or str(error), MISTAKEN) from None
         for warning in plan.warnings:
             logger.warning("%s", warning)
         try:

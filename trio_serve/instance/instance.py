@@ -20,10 +20,10 @@ import attrs
 import trio
 
 from trio_serve.instance.errors_alone import errors_alone
-from trio_serve.instance.logs import logs_on_stderr
 from trio_serve.instance.options import HTTPOptions, LoggingConfig, gRPCOptions, options_from
 from trio_serve.instance.proxies import GrpcDoor, HttpDoor, open_grpc_door, open_http_door
 from trio_serve.instance.targets import RunTarget, check_targets
+from trio_serve.observe.logs import open_logs
 from trio_serve.serving.application import Application
 from trio_serve.serving.controller import Controller, open_controller
 from trio_serve.serving.handle import DeploymentHandle
@@ -58,7 +58,7 @@ async def open_instance(
     http = None if http_options is None else options_from(HTTPOptions, http_options, "http_options")
     grpc = None if grpc_options is None else options_from(gRPCOptions, grpc_options, "grpc_options")
     logs = None if logging_config is None else options_from(LoggingConfig, logging_config, "logging_config")
-    with contextlib.nullcontext() if logs is None else logs_on_stderr(logs), errors_alone():
+    with contextlib.nullcontext() if logs is None else open_logs(logs), errors_alone():
         async with open_controller() as controller:
             with errors_alone():
                 async with trio.open_nursery() as nursery:

@@ -24,8 +24,8 @@ from watchfiles import PythonFilter, awatch
 
 from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.foreground import FAILED, MISTAKEN, STOPPED
-from trio_serve.instance.logs import logs_on_stderr
 from trio_serve.instance.plan import CommandLine, ServePlan, plan_of
+from trio_serve.observe.logs import open_logs
 from trio_serve.transport.listener import open_listeners
 
 logger = logging.getLogger("trio_serve.reload")
@@ -41,7 +41,7 @@ def run_reloading(given: CommandLine, argv: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return MISTAKEN
-    with logs_on_stderr(plan.logging_config):
+    with open_logs(plan.logging_config, files=False):
         return trio.run(_Reloader(given, argv).serve, plan)
 
 

@@ -1,9 +1,7 @@
-"""What a proxy counts of the requests that it answers: by application, route and method.
+"""What a proxy counts of the requests that it answers: by route, application and method.
 
-    (application, route, method) -> RequestCounters
-
-Plain numbers, resolved with the route; whoever exports metrics reads them.  Only names that the operator
-gave become keys: a request for something unknown counts under `OTHER`, so that no peer can add to the table.
+Plain numbers that whoever exports metrics reads.  Only names that the operator gave become keys, and what a
+client invents counts under `OTHER`, so that no peer can add to the table.
 """
 
 from bisect import bisect_left
@@ -13,40 +11,48 @@ from trio_serve.serving.counters import LATENCY_BOUNDS_S
 OTHER = "_OTHER"
 
 
-class RequestCounters:
-    """Requests answered: how many with each status, and how long they took."""
+class RouteCounters:
+    """Requests of one method to one route.
 
-    __slots__ = ("answered", "latencies", "ongoing", "seconds")
+    ``by_status`` counts ended ones, by the number of their status.  ``latencies`` has a bucket for each of
+    ``LATENCY_BOUNDS_S``, and one more; ``seconds`` is their sum.
+    """
+
+    __slots__ = ("by_status", "latencies", "ongoing", "seconds")
 
     def __init__(self) -> None:
         self.ongoing = 0
         """Requests without an answer yet, where the protocol's own server does not count them."""
-        self.answered: dict[int, int] = {}
-        """By status: a gRPC status' number, or an HTTP status code."""
+        self.by_status: dict[int, int] = {}
         self.latencies = [0] * (len(LATENCY_BOUNDS_S) + 1)
-        """A bucket for each of `LATENCY_BOUNDS_S` and one above; not cumulative."""
         self.seconds = 0.0
 
+    @property
+    def requests(self) -> int:
+        return sum(self.by_status.values())
+
     def ended(self, status: int, seconds: float) -> None:
-        """Count one answer."""
-        answered = self.answered
-        answered[status] = answered.get(status, 0) + 1
+        """Note one request's end."""
+        by_status = self.by_status
+        by_status[status] = by_status.get(status, 0) + 1
         self.latencies[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
         self.seconds += seconds
 
 
 class ProxyCounters:
-    """The counters of one proxy."""
-
-    __slots__ = ("by_route",)
+    """The counters of all routes, by (route, application, method)."""
 
     def __init__(self) -> None:
-        self.by_route: dict[tuple[str, str, str], RequestCounters] = {}
+        self.by_route: dict[tuple[str, str, str], RouteCounters] = {}
 
-    def of(self, application: str, route: str, method: str) -> RequestCounters:
+    def of(self, route: str, application: str, method: str) -> RouteCounters:
         """The counters of these three, which the operator named, or which are `OTHER`."""
-        key = (application, route, method)
+        key = (route, application, method)
         counters = self.by_route.get(key)
         if counters is None:
-            counters = self.by_route[key] = RequestCounters()
+            counters = self.by_route[key] = RouteCounters()
         return counters
+
+    @property
+    def ongoing(self) -> int:
+        return sum(counters.ongoing for counters in self.by_route.values())

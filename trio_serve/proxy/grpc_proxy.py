@@ -92,7 +92,7 @@ class GrpcProxy:
         if record is None:
             call.finish(Status.NOT_FOUND, _not_found(application), reply.trailing_metadata())
             return
-        reply.counters = self.counters.of(application, call.path, call.path)
+        reply.counters = self.counters.of(call.path, application, call.path)
         request = RequestContext(reply.request_id, application, model_id, call.deadline, call.path)
         try:
             self._send(call, record.ingress, request, reply)
@@ -128,7 +128,7 @@ class GrpcProxy:
         counters = None if reply is None else reply.counters
         if counters is None:  # it never found an application, whose name then is anybody's invention
             path = call.method.path
-            counters = self.counters.of(OTHER, path, path)
+            counters = self.counters.of(path, OTHER, path)
         counters.ended(status, seconds)
         if self.access_log.enabled:
             application, request_id = ("", "") if reply is None else (reply.application, reply.request_id)

@@ -21,7 +21,7 @@ from grpclib.exceptions import GRPCError
 from trio_serve.actors import ActorStopped, CallCancelled
 from trio_serve.grpc.call import ServerCall
 from trio_serve.grpc.ending import AbortError, Ending, ending_of, is_expected
-from trio_serve.proxy.counters import RequestCounters
+from trio_serve.proxy.counters import RouteCounters
 from trio_serve.proxy.grpc_context import RayServegRPCContext
 from trio_serve.proxy.stack_trace import user_stack_trace
 from trio_serve.serving.errors import (
@@ -47,7 +47,7 @@ class GrpcReply:
     ) -> None:
         self.call = call
         self.application = application
-        self.counters: RequestCounters | None = None
+        self.counters: RouteCounters | None = None
         self.request_id = request_id
         self.expose_tracebacks = expose_tracebacks
         self.context: RayServegRPCContext | None = None

@@ -1,0 +1,64 @@
+"""All metrics of one instance, as Prometheus reads them.
+
+    counters of serving, grpc, proxies, and the user's own ── collect, at each scrape ──> text
+
+Nothing is counted here, and nothing is kept between two scrapes.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from trio_serve.observe.custom_metrics import STORES
+from trio_serve.observe.families import Families
+from trio_serve.observe.proxy_metrics import add_grpc_server_metrics, add_proxy_metrics, ongoing_calls
+from trio_serve.observe.serving_metrics import add_serving_metrics
+from trio_serve.proxy.grpc_proxy import GrpcProxy
+from trio_serve.serving.controller import Controller
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, metrics_core
+
+    from trio_serve.proxy.http_proxy import HttpProxy
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Exporter:
+    """A collector of prometheus_client, with a registry of its own; the proxies are set when they open."""
+
+    def __init__(self, controller: Controller, *, ray_prefix: bool = True) -> None:
+        self.ray_prefix = ray_prefix
+        """Whether each name is exported as ``ray_<name>`` besides."""
+        self.grpc_proxy: GrpcProxy | None = None
+        self.http_proxy: HttpProxy | None = None
+        self._controller = controller
+
+    def text(self) -> bytes:
+        """Everything, in Prometheus' text format; to be called in the Trio thread."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator["metrics_core.Metric"]:
+        """For prometheus_client: everything that there is now."""
+        families = Families()
+        add_serving_metrics(self._controller, families)
+        if self.grpc_proxy is not None:
+            server = self.grpc_proxy.server
+            add_proxy_metrics("grpc", self.grpc_proxy.counters, ongoing_calls(server), families)
+            add_grpc_server_metrics(server, families)
+        if self.http_proxy is not None:
+            counters = self.http_proxy.counters
+            add_proxy_metrics("http", counters, counters.ongoing, families)
+        STORES.add_to(families)
+        return families.export(ray_prefix=self.ray_prefix)
+
+    @cached_property
+    def _registry(self) -> "CollectorRegistry":
+        from prometheus_client import CollectorRegistry, ProcessCollector
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        ProcessCollector(registry=registry)
+        return registry
