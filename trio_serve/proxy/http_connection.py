@@ -31,7 +31,7 @@ from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
 from wsproto.utilities import ProtocolError
 
-from trio_serve.proxy.http_exchange import ASGIApplication, Exchange, Message, Scope
+from trio_serve.proxy.http_exchange import ASGIApplication, Exchange, Hold, Message, Scope
 from trio_serve.transport.byte_stream import GONE, ByteStream
 
 logger = logging.getLogger("trio_serve.proxy")
@@ -67,7 +67,7 @@ class _NothingMoreToRead(Exception):
 class _Readable(EventWrapper):
     """Set when the next request may be read; who waits for it keeps an eye on the client."""
 
-    def __init__(self, hold: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
+    def __init__(self, hold: Hold) -> None:
         super().__init__()
         self._hold = hold
 
@@ -75,8 +75,24 @@ class _Readable(EventWrapper):
         await self._hold(self._event.wait)
 
 
+class _H11Connection(h11.Connection):
+    """h11's state machine, deaf to what follows a request that said ``connection: close``.
+
+    h11 calls it an error, and by that the good request before it would lose its answer.
+    """
+
+    def next_event(self) -> Any:
+        return h11.NEED_DATA if self.their_state is h11.MUST_CLOSE else super().next_event()
+
+
 class _Http1(H11Protocol):
     """Hypercorn's protocol, kept to HTTP/1.1."""
+
+    def __init__(self, hold: Hold, application: Any, config: Config, *args: Any) -> None:
+        super().__init__(application, config, *args)
+        self.connection = _H11Connection(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
+        self.can_read = _Readable(hold)
+        self._held = b""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Switch to nothing."""
@@ -101,8 +117,6 @@ class _Http1(H11Protocol):
         held, self._held = self._held, b""
         if held or data:
             await self.send(RawData(data=held + data))
-
-    _held = b""
 
     def _bytes_of(self, event: Any) -> bytes:
         try:
@@ -148,17 +162,17 @@ class HttpConnection:
         self._closing = False
         self._lost = False
         self._protocol = _Http1(
-            application,  # type: ignore[arg-type]  # handed through to spawn_app below, which is ours
+            self._hold,
+            application,
             config,
             context,
-            self,  # type: ignore[arg-type]
+            self,
             ConnectionState({}),
             byte_stream.tls is not None,
             client_address(byte_stream.peer),
             server_address,
             self._take,
         )
-        self._protocol.can_read = _Readable(self._hold)
 
     @property
     def idle(self) -> bool:

@@ -23,6 +23,8 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Hold = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Awaits what it is given, in the place of a connection's reader."""
 ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_AHEAD_BYTES_MAX = 65536
@@ -68,7 +70,7 @@ class Exchange:
         self,
         scope: Scope,
         send: Callable[[Message | None], Awaitable[None]],
-        hold: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
+        hold: Hold,
     ) -> None:
         self.scope = scope
         self.task = trio.CancelScope()
