@@ -42,19 +42,19 @@ async def test_many_answers_of_one_turn_leave_early_and_in_order() -> None:
 
 
 async def test_what_an_early_send_leaves_over_follows_in_order() -> None:
-    """Eight answers are more than the pipe holds."""
+    """Five answers are more than the pipe holds."""
     async with connected() as (connection, owner, peer):
         receivers = [Received() for _ in range(5)]
         for receiver in receivers:
             peer.wire.open_stream(REQUEST, receiver, end_stream=True)
         await peer.exchange()
         for number, stream in enumerate(owner.streams):
-            connection.wire.send_reply(stream, RESPONSE, bytes((number,)) * 13_000, ((b"done", b"1"),))
+            connection.wire.send_reply(stream, RESPONSE, bytes((number,)) * 20_000, ((b"done", b"1"),))
             for _ in range(ANSWERS_AT_ONCE):
                 connection.answered()
         await peer.exchange()
 
-        assert [receiver.data for receiver in receivers] == [bytes((n,)) * 13_000 for n in range(5)]
+        assert [receiver.data for receiver in receivers] == [bytes((n,)) * 20_000 for n in range(5)]
 
 
 async def test_an_early_send_that_fails_is_the_connections_affair_and_not_the_callers() -> None:
