@@ -17,8 +17,6 @@ from urllib.parse import quote
 
 import trio
 
-RECEIVE_BYTES_MAX = 65536
-
 GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError)
 """What a byte stream raises when the other side, or ours, is no longer there."""
 

@@ -4,10 +4,11 @@
                                    |  queue
     byte stream <-- writer <-------+<---- send_* by anybody, then `touch` or `answered`
 
-The reader takes at most `RECEIVE_BYTES_MAX` a turn, so that one flooding connection cannot keep the others
-from theirs, and less while the peer sends swarms of tiny frames.  It never waits for a stream: one slow
-handler would stall every call on this connection.  It is held back only while a server's peer leaves its
-answers unread; a client's reader never is, or two that both write could wait for each other.
+The reader takes so much a turn that one flooding connection cannot keep the others from theirs: more while
+large messages come, whose bytes cost little each, and less while the peer sends swarms of tiny frames.  It
+never waits for a stream: one slow handler would stall every call on this connection.  It is held back only
+while a server's peer leaves its answers unread; a client's reader never is, or two that both write could
+wait for each other.
 
 Nothing that the peer does leaves `run` as an exception.  Source: RFC 9113 sections 3.4, 5.4.1, 6.5.3, 6.8.
 Knows nothing of gRPC.
@@ -22,7 +23,7 @@ import trio
 
 from trio_serve.transport import freed_memory
 from trio_serve.transport.alarms import Alarm, Alarms
-from trio_serve.transport.byte_stream import GONE, RECEIVE_BYTES_MAX, ByteStream
+from trio_serve.transport.byte_stream import GONE, ByteStream
 from trio_serve.transport.keepalive import Keepalive, KeepaliveOptions, PingEnforcement
 from trio_serve.transport.lifetime import Lifetime, LifetimeOptions
 from trio_serve.transport.parking import ParkingPlace
@@ -42,6 +43,9 @@ from trio_serve.wire.http2 import (
 logger = logging.getLogger("trio_serve.transport")
 
 LONG_TURN_S = 0.002
+RECEIVE_BYTES_MAX = 256 * 1024
+"""After a full read that was soon dealt with."""
+RECEIVE_BYTES = 64 * 1024
 RECEIVE_BYTES_LESS = 8 * 1024
 """After a turn that took long, as swarms of tiny frames make it, the next one takes no more than this."""
 
@@ -223,7 +227,7 @@ class Http2Connection:
     async def _read(self) -> None:
         wire, writer, receive_some = self.wire, self.writer, self.byte_stream.receive_some
         loans, now = self.loans, self.now
-        size = RECEIVE_BYTES_MAX
+        size = RECEIVE_BYTES
         server = self._role is Role.SERVER
         try:
             while wire.closed is None:
@@ -235,7 +239,12 @@ class Http2Connection:
                 wire.receive_data(data, started)
                 if loans.waiting:
                     loans.lend()
-                size = RECEIVE_BYTES_MAX if now() - started < LONG_TURN_S else RECEIVE_BYTES_LESS
+                if now() - started > LONG_TURN_S:
+                    size = RECEIVE_BYTES_LESS
+                elif len(data) < max(size, RECEIVE_BYTES):
+                    size = RECEIVE_BYTES
+                else:
+                    size = RECEIVE_BYTES_MAX
                 if wire.unsent:
                     writer.wake()
                 while server and writer.backlog > UNREAD_ANSWERS_MAX:

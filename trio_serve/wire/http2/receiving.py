@@ -67,11 +67,8 @@ def receive_data(state: ConnectionState, data: bytes, now: float = 0.0) -> None:
                 return
             if state.held_until < _WALKED_ALONE_BYTES or state.input_phase is not _FRAMES:
                 data, used = _joined(state, data), 0
-            else:
-                # To join a large frame with all that follows would copy it all, for each read.
-                _walk(state, _joined(state, data[:used]), 0)
-                if state.closed is not None:
-                    return
+            elif not _goes_on_after(state, _joined(state, data[:used])):
+                return
         if state.input_phase is not _FRAMES:
             used = _start(state, data)
         if state.input_phase is not _PREFACE:
@@ -81,6 +78,12 @@ def receive_data(state: ConnectionState, data: bytes, now: float = 0.0) -> None:
     else:
         if used < len(data) and state.closed is None:
             _hold(state, data[used:])
+
+
+def _goes_on_after(state: ConnectionState, frame: bytes) -> bool:
+    """Handle one large frame by itself: joined with all that follows it, each read would be copied whole."""
+    _walk(state, frame, 0)
+    return state.closed is None
 
 
 def _hold(state: ConnectionState, piece: bytes) -> None:
