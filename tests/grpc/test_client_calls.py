@@ -186,6 +186,32 @@ async def test_requests_may_come_from_an_async_generator_that_is_closed_with_the
         assert closed == [7]
 
 
+async def test_a_generator_of_requests_that_nobody_takes_is_closed_with_the_call() -> None:
+    """It stands at a ``yield`` while the server reads nothing; the call's end must still close it."""
+    closed = []
+
+    async def requests() -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield hello("x" * 10_000)
+        finally:
+            closed.append(trio.current_time())
+
+    class Deaf(grpclib_stubs().GreeterBase):  # type: ignore[misc]
+        async def SayHelloClientStream(self, stream: Any) -> None:
+            await trio.sleep_forever()
+
+        SayHello = SayHelloStreamReply = SayHelloBidiStream = SayHelloClientStream
+
+    async with open_channel(Server(Deaf())) as channel:
+        kept = requests()
+        call = grpcio_stubs().GreeterStub(channel).SayHelloClientStream(kept)
+        await trio.sleep(3)
+        call.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert closed == [3]
+
+
 async def test_what_the_request_iterable_raises_is_the_cause_of_the_error() -> None:
     def requests() -> Any:
         yield hello("a")

@@ -24,7 +24,7 @@ from trio_serve.transport.dialing import (
     interleave,
     resolve,
 )
-from trio_serve.transport.memory import memory_pair
+from trio_serve.transport.memory import MemoryByteStream, memory_pair
 
 
 @attrs.define(eq=False)
@@ -81,11 +81,25 @@ async def test_when_all_fail_the_error_names_each_cause() -> None:
 
 
 async def test_two_that_connect_in_the_same_instant_leave_one_open() -> None:
-    first, second = Scripted("first", 0.5), Scripted("second", 0.25)
-    stream = await dial([first, second])
-    opened = [*first.opened, *second.opened]
-    still_open = [one for one in opened if not one.closed]  # type: ignore[attr-defined]
-    assert still_open == [stream]
+    """Both attempts are woken by one event, so neither can be cancelled by the other in time."""
+    gate = trio.Event()
+    opened: list[MemoryByteStream] = []
+
+    class Gated(Scripted):
+        async def connect(self, tls: ClientTls | None) -> ByteStream:
+            await gate.wait()
+            opened.append(memory_pair()[0])
+            return opened[-1]
+
+    async def open_the_gate() -> None:
+        await trio.sleep(1)
+        gate.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(open_the_gate)
+        stream = await dial([Gated("first", 0), Gated("second", 0)])
+    assert len(opened) == 2
+    assert [one for one in opened if not one.closed] == [stream]
 
 
 async def test_cancelling_leaves_nothing_open() -> None:

@@ -304,9 +304,7 @@ async def send_all(
                 await _send_awaited(method, call, aiter(requests))
             else:
                 for number, request in enumerate(requests, 1):
-                    if number % MESSAGES_A_TURN == 0:
-                        await trio.lowlevel.checkpoint()
-                    await _send(method, call, request)
+                    await _send(method, call, request, number)
         except Exception as error:
             call.failed_by(error, "requests", Status.CANCELLED)
         else:
@@ -315,18 +313,24 @@ async def send_all(
 
 
 async def _send_awaited(method: ClientMethod, call: OutgoingCall, requests: AsyncIterator[Any]) -> None:
+    number = 0
     try:
         async for request in requests:
-            await _send(method, call, request)
+            number += 1
+            await _send(method, call, request, number)
     finally:
         if isinstance(requests, AsyncGenerator):
             await requests.aclose()  # it must not run on, or be collected, after its call
 
 
-async def _send(method: ClientMethod, call: OutgoingCall, request: Any) -> None:
+async def _send(method: ClientMethod, call: OutgoingCall, request: Any, number: int) -> None:
     if call.end is None:
         call.send(method.frame(request, call.head.compress), False)
-        await call.room(abandon=False)
+        if call.crowded:
+            await call.room(abandon=False)
+    if call.end is not None or number % MESSAGES_A_TURN == 0:
+        # Once the call is over this is where the loop over the requests is cancelled.
+        await trio.lowlevel.checkpoint()
 
 
 class UnaryUnaryCall(UnaryReply):
