@@ -35,6 +35,12 @@ def main() -> None:
 @_option("--port", type=int, help="Port of the HTTP proxy; 0 takes a free one.  [default: 8000]")
 @_option("--grpc-port", type=int, help="Port of the gRPC proxy; 0 takes a free one.  [default: 9000]")
 @_option(
+    "--metrics-export-port",
+    type=int,
+    metavar="PORT",
+    help="Port that Prometheus scrapes (/metrics, on 127.0.0.1); 0 takes a free one.  [default: none]",
+)
+@_option(
     "--grpc-servicer-functions",
     multiple=True,
     metavar="IMPORT_PATH",
@@ -61,6 +67,7 @@ def main() -> None:
 @click.option("--lifeline-fd", type=int, hidden=True)
 @click.option("--grpc-listener-fd", "grpc_listener_fds", type=int, multiple=True, hidden=True)
 @click.option("--http-listener-fd", "http_listener_fds", type=int, multiple=True, hidden=True)
+@click.option("--metrics-listener-fd", "metrics_listener_fds", type=int, multiple=True, hidden=True)
 def run(
     target: str,
     arguments: tuple[str, ...],
@@ -70,6 +77,7 @@ def run(
     lifeline_fd: int | None,
     grpc_listener_fds: tuple[int, ...],
     http_listener_fds: tuple[int, ...],
+    metrics_listener_fds: tuple[int, ...],
     **options: Any,
 ) -> None:
     """Serve an application, or the applications of a configuration file, until SIGINT or SIGTERM.
@@ -92,9 +100,8 @@ def run(
         sys.exit(run_in_background(given, sys.argv[1:]))
     from trio_serve.instance.foreground import Supervised, run_in_foreground
 
-    sys.exit(
-        run_in_foreground(given, Supervised(ready_fd, lifeline_fd, grpc_listener_fds, http_listener_fds))
-    )
+    listening = (grpc_listener_fds, http_listener_fds, metrics_listener_fds)
+    sys.exit(run_in_foreground(given, Supervised(ready_fd, lifeline_fd, *listening)))
 
 
 def _key_values(arguments: tuple[str, ...]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from trio_serve.instance.options import HTTPOptions, LoggingConfig, gRPCOptions
+from trio_serve.instance.options import HTTPOptions, LoggingConfig, MetricsOptions, gRPCOptions
 from trio_serve.instance.positions import Position, Positions, UnreadableText, read_yaml
 from trio_serve.instance.routes import application_name, collisions, route_prefix
 from trio_serve.instance.settings import (
@@ -138,6 +138,7 @@ class ServeConfig:
     http_options: HTTPOptions = setting(settings(HTTPOptions), HTTPOptions())
     grpc_options: gRPCOptions = setting(settings(gRPCOptions), gRPCOptions())
     logging_config: LoggingConfig = setting(settings(LoggingConfig), LoggingConfig())
+    metrics_options: MetricsOptions | None = setting(optional(settings(MetricsOptions)), None)
 
     __attrs_post_init__ = check_settings
 

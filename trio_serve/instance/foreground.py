@@ -45,13 +45,14 @@ class Supervised:
     """What a process that started this one passed on to it, as file descriptors.
 
     ``ready``: gets one line of JSON when everything is served.  ``lifeline``: its end is a request to stop.
-    ``grpc_listeners``, ``http_listeners``: sockets that listen already.
+    ``grpc_listeners`` and the like: sockets that listen already.
     """
 
     ready_fd: int | None = None
     lifeline_fd: int | None = None
     grpc_listener_fds: tuple[int, ...] = ()
     http_listener_fds: tuple[int, ...] = ()
+    metrics_listener_fds: tuple[int, ...] = ()
 
 
 class _NotServed(Exception):
@@ -129,10 +130,15 @@ class _Foreground:
         plan = self._plan
         began = trio.current_time()
         try:
-            supervised = self._supervised
-            grpc = [socket.socket(fileno=fd) for fd in supervised.grpc_listener_fds]
-            http = [socket.socket(fileno=fd) for fd in supervised.http_listener_fds]
-            await instance.listen(plan.http_options, plan.grpc_options, grpc, http)
+            inherited = self._supervised
+            await instance.listen(
+                plan.http_options,
+                plan.grpc_options,
+                plan.metrics_options,
+                grpc_listeners=[socket.socket(fileno=fd) for fd in inherited.grpc_listener_fds],
+                http_listeners=[socket.socket(fileno=fd) for fd in inherited.http_listener_fds],
+                metrics_listeners=[socket.socket(fileno=fd) for fd in inherited.metrics_listener_fds],
+            )
         except Mistakes as found:
             raise _NotServed(str(plan.error(found.mistakes)), MISTAKEN) from None
         except OSError as error:

@@ -20,10 +20,12 @@ import attrs
 import trio
 
 from trio_serve.instance.errors_alone import errors_alone
-from trio_serve.instance.options import HTTPOptions, LoggingConfig, gRPCOptions, options_from
+from trio_serve.instance.metrics_door import MetricsDoor, open_metrics_door
+from trio_serve.instance.options import HTTPOptions, LoggingConfig, MetricsOptions, gRPCOptions, options_from
 from trio_serve.instance.proxies import GrpcDoor, HttpDoor, open_grpc_door, open_http_door
-from trio_serve.instance.targets import RunTarget, check_targets
-from trio_serve.observe.logs import open_logs
+from trio_serve.instance.targets import RunTarget, check_targets, with_log_settings
+from trio_serve.observe.exporter import Exporter
+from trio_serve.observe.logs import admit, open_logs
 from trio_serve.serving.application import Application
 from trio_serve.serving.controller import Controller, open_controller
 from trio_serve.serving.handle import DeploymentHandle
@@ -43,10 +45,11 @@ async def open_instance(
     http_options: HTTPOptions | Mapping[str, Any] | None = None,
     grpc_options: gRPCOptions | Mapping[str, Any] | None = None,
     logging_config: LoggingConfig | Mapping[str, Any] | None = None,
+    metrics_options: MetricsOptions | Mapping[str, Any] | None = None,
 ) -> AsyncIterator["Instance"]:
     """Open an instance for the length of the block.
 
-    A proxy opens for the options that are given, and none for None; port 0 takes a free one.  Leaving the
+    A port opens for the options that are given, and none for None; port 0 takes a free one.  Leaving the
     block drains: calls in flight have the graceful timeouts to finish.  An error that leaves it, and a
     cancellation, end everything at once.
 
@@ -58,6 +61,9 @@ async def open_instance(
     http = None if http_options is None else options_from(HTTPOptions, http_options, "http_options")
     grpc = None if grpc_options is None else options_from(gRPCOptions, grpc_options, "grpc_options")
     logs = None if logging_config is None else options_from(LoggingConfig, logging_config, "logging_config")
+    metrics = (
+        None if metrics_options is None else options_from(MetricsOptions, metrics_options, "metrics_options")
+    )
     with contextlib.nullcontext() if logs is None else open_logs(logs), errors_alone():
         async with open_controller() as controller:
             with errors_alone():
@@ -65,7 +71,7 @@ async def open_instance(
                     instance = Instance(controller, nursery)
                     around = current_instance.set(instance)
                     try:
-                        await instance.listen(http, grpc)
+                        await instance.listen(http, grpc, metrics)
                         await instance.accept()
                         yield instance
                         await instance.shutdown()
@@ -83,6 +89,8 @@ class Instance:
         self.controller = controller
         self._nursery = nursery
         self._grpc: GrpcDoor | None = None
+        self._metrics: MetricsDoor | None = None
+        self._exporter = Exporter(controller)
         self._http: HttpDoor | None = None
 
     # Applications.
@@ -131,12 +139,16 @@ class Instance:
 
     async def _deploy(self, target: RunTarget, errors: list[Exception]) -> None:
         try:
+            options = with_log_settings(target)
+            for each in options.values():
+                if "logging_config" in each:
+                    admit(each["logging_config"].log_level)
             await self.controller.deploy(
                 target.target,
                 name=target.name,
                 route_prefix=target.route_prefix,
                 logging_config=target.logging_config,
-                overrides=target.deployment_options,
+                overrides=options,
             )
         except Exception as error:
             errors.append(error)
@@ -179,9 +191,19 @@ class Instance:
         return None if self._http is None else self._http.port
 
     @property
+    def metrics_port(self) -> int | None:
+        """The port that metrics are read from; None when it is not open."""
+        return None if self._metrics is None else self._metrics.port
+
+    def metrics_text(self) -> str:
+        """All metrics, in Prometheus' text format, whether or not a port is open for them."""
+        return self._exporter.text().decode()
+
+    @property
     def addresses(self) -> dict[str, str]:
-        """Where each open proxy listens: ``{"grpc": "127.0.0.1:9000", "http": "127.0.0.1:8000"}``."""
-        return {name: door.address for name, door in self._doors.items()}
+        """Where it listens: ``{"grpc": "127.0.0.1:9000", "http": "127.0.0.1:8000"}``, and ``metrics``."""
+        addresses = {name: door.address for name, door in self._doors.items()}
+        return addresses if self._metrics is None else {**addresses, "metrics": self._metrics.address}
 
     @property
     def _doors(self) -> dict[str, GrpcDoor | HttpDoor]:
@@ -197,19 +219,31 @@ class Instance:
         self,
         http_options: HTTPOptions | None,
         grpc_options: gRPCOptions | None,
+        metrics_options: MetricsOptions | None = None,
+        *,
         grpc_listeners: Sequence[socket.socket] = (),
         http_listeners: Sequence[socket.socket] = (),
+        metrics_listeners: Sequence[socket.socket] = (),
     ) -> None:
         """Open the ports; who connects waits until `accept`.  Raises as `open_instance`."""
         if http_options is not None:
             self._http = await open_http_door(http_options, self.controller, http_listeners)
         if grpc_options is not None:
             self._grpc = await open_grpc_door(grpc_options, self.controller, grpc_listeners)
+            self._exporter.grpc_proxy = self._grpc.proxy
+        if metrics_options is not None:
+            self._exporter.ray_prefix = metrics_options.ray_prefix
+            text = self._exporter.text
+            self._metrics = await open_metrics_door(metrics_options, text, metrics_listeners)
 
     async def accept(self) -> None:
         """Serve who connects, and has connected since `listen`."""
         for door in self._doors.values():
             await door.accept(self._nursery)
+        if self._http is not None:
+            self._exporter.http_proxy = self._http.proxy
+        if self._metrics is not None:
+            await self._metrics.accept(self._nursery)
 
     # The end.
 
@@ -226,6 +260,8 @@ class Instance:
 
     def close(self) -> None:
         """Give the ports back at once."""
+        if self._metrics is not None:
+            self._metrics.close()
         for door in self._doors.values():
             door.close()
 

@@ -141,8 +141,26 @@ class HTTPOptions:
 
 
 @attrs.frozen
+class MetricsOptions:
+    """The port that Prometheus scrapes; port 0 takes a free one.
+
+    ``ray_prefix``: each name is exported as ``ray_<name>`` besides, as Ray's dashboards ask for it.
+    """
+
+    port: int = setting(_port, 8080)
+    host: str = setting(nonempty_text, "127.0.0.1")
+    ray_prefix: bool = setting(flag, True)
+
+    __attrs_post_init__ = check_settings
+
+
+@attrs.frozen
 class LoggingConfig:
-    """What the logger ``trio_serve`` writes, and how."""
+    """What the logger ``trio_serve`` writes, and how; or what the code of one deployment logs.
+
+    With ``logs_dir``, lines go to ``<logs_dir>/session_latest/logs/serve/serve.log`` besides (for the whole
+    instance only).
+    """
 
     encoding: str = setting(one_of("TEXT", "JSON"), "TEXT")
     log_level: str = setting(_log_level, "INFO")

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from trio_serve.instance.config_file import ApplicationConfig, ConfigFile, ServeConfig, read_config_file
-from trio_serve.instance.options import HTTPOptions, LoggingConfig, gRPCOptions
+from trio_serve.instance.options import HTTPOptions, LoggingConfig, MetricsOptions, gRPCOptions
 from trio_serve.instance.settings import Mistake, Mistakes, Path, read_settings
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -32,6 +32,7 @@ class ServePlan:
     import_folders: list[str]
     """Where modules are looked for, before ``sys.path``."""
     warnings: list[str]
+    metrics_options: MetricsOptions | None = None
     config_file: ConfigFile | None = None
 
     def error(self, mistakes: Sequence[Mistake]) -> ValueError:
@@ -51,6 +52,7 @@ class CommandLine:
     host: str | None = None
     port: int | None = None
     grpc_port: int | None = None
+    metrics_export_port: int | None = None
     grpc_servicer_functions: tuple[str, ...] = ()
     protos: tuple[str, ...] = ()
     name: str | None = None
@@ -85,6 +87,7 @@ def plan_of(given: CommandLine) -> ServePlan:
         logging_config=config.logging_config,
         import_folders=folders,
         warnings=file.warnings if file is not None else [],
+        metrics_options=config.metrics_options,
         config_file=file,
     )
 
@@ -110,7 +113,8 @@ def _over_file(given: CommandLine, config: ServeConfig) -> ServeConfig:
     if of_one:
         changes["applications"] = [_changed(config.applications[0], of_one, ("applications", 0), mistakes)]
     for name, options in _proxies(given).items():
-        changes[name] = _changed(getattr(config, name), options, (name,), mistakes)
+        before = getattr(config, name) or MetricsOptions()  # the only ones that a file may lack
+        changes[name] = _changed(before, options, (name,), mistakes)
     if mistakes:
         raise Mistakes(mistakes)
     return attrs.evolve(config, **changes)
@@ -136,7 +140,10 @@ def _proxies(given: CommandLine) -> dict[str, dict[str, Any]]:
         "protos": [os.path.abspath(proto) for proto in given.protos] or None,
     }
     http = {"host": given.host, "port": given.port}
-    return {"http_options": _given(http), "grpc_options": _given(grpc)}
+    proxies = {"http_options": _given(http), "grpc_options": _given(grpc)}
+    if given.metrics_export_port is not None:
+        proxies["metrics_options"] = {"port": given.metrics_export_port}
+    return proxies
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +158,7 @@ _OPTIONS: dict[Path, str] = {
     ("http_options", "port"): "--port",
     ("grpc_options", "host"): "--host",
     ("grpc_options", "port"): "--grpc-port",
+    ("metrics_options", "port"): "--metrics-export-port",
     ("grpc_options", "grpc_servicer_functions"): "--grpc-servicer-functions",
     ("grpc_options", "protos"): "--proto",
 }

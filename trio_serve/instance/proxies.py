@@ -69,22 +69,22 @@ class GrpcDoor(Door):
         drain_timeout_s: float,
     ) -> None:
         super().__init__(listeners, tls, drain_timeout_s)
-        self._proxy = proxy
+        self.proxy = proxy
 
     @property
     def calls_in_flight(self) -> int:
-        return sum(counters.running for counters in self._proxy.server.method_counters.values())
+        return sum(counters.running for counters in self.proxy.server.method_counters.values())
 
     async def accept(self, nursery: trio.Nursery) -> None:
         """Serve in ``nursery`` whoever connects, and has connected since the socket listens."""
-        serve = self._proxy.server.serve_listeners
+        serve = self.proxy.server.serve_listeners
         await nursery.start(partial(serve, self._listeners, tls=self._tls))
         self.status = ProxyStatus.HEALTHY
 
     async def drain(self) -> None:
         """Let the calls in flight finish, for as long as ``drain_timeout_s``, and stop serving."""
         self.status = ProxyStatus.DRAINING
-        await self._proxy.drain(self._drain_timeout_s)
+        await self.proxy.drain(self._drain_timeout_s)
 
 
 class HttpDoor(Door):

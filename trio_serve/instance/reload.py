@@ -103,7 +103,15 @@ class _Reloader:
     async def _serve_versions(self, plan: ServePlan, nursery: trio.Nursery) -> None:
         while True:
             self._edits.look_at(plan)
-            await self._listeners.listen_for(plan)
+            try:
+                await self._listeners.listen_for(plan)
+            except OSError as error:  # the edit names a port that is in use
+                if self._serving is None:
+                    raise
+                print(error.strerror or error, file=sys.stderr)
+                self._say_what_serves_on()
+                plan = await self._next_plan()
+                continue
             self._starting = version = await self._start()
             serves = await _first_of(version.serves, self._edits.wait)
             self._starting = None
@@ -225,7 +233,7 @@ class _Listeners:
 
     async def listen_for(self, plan: ServePlan) -> None:
         """Listen where ``plan`` says, if that is not where we do; raises OSError when a port is in use."""
-        wanted = {"grpc": plan.grpc_options, "http": plan.http_options}
+        wanted = {"grpc": plan.grpc_options, "http": plan.http_options, "metrics": plan.metrics_options}
         for proxy, options in wanted.items():
             address = None if options is None else (options.host, options.port)
             if address != self._addresses.get(proxy):

@@ -24,7 +24,7 @@ import outcome
 import trio
 
 from trio_serve.instance.instance import Handle, Instance, current_instance, open_instance
-from trio_serve.instance.options import HTTPOptions, LoggingConfig, gRPCOptions, options_from
+from trio_serve.instance.options import HTTPOptions, LoggingConfig, MetricsOptions, gRPCOptions, options_from
 from trio_serve.instance.settings import one_of
 from trio_serve.instance.targets import RunTarget
 from trio_serve.serving.application import Application
@@ -133,11 +133,13 @@ def start(
     http_options: HTTPOptions | Mapping[str, Any] | None = None,
     grpc_options: gRPCOptions | Mapping[str, Any] | None = None,
     logging_config: LoggingConfig | Mapping[str, Any] | None = None,
+    *,
+    metrics_options: MetricsOptions | Mapping[str, Any] | None = None,
 ) -> None:
     """Open the script's instance: in a thread of its own, until the script ends or `shutdown`.
 
     Without ``http_options`` the HTTP proxy has its defaults; the gRPC proxy opens when its options name a
-    service.  ``proxy_location="Disabled"`` opens none.
+    service.  ``proxy_location="Disabled"`` opens none.  ``metrics_options`` open a port for Prometheus.
 
     Raises:
         RuntimeError: in a Trio program, which has `open_instance`.
@@ -148,7 +150,10 @@ def start(
         raise RuntimeError(
             "start() is for plain scripts; in Trio write `async with serve.open_instance(...):`"
         )
-    _default_instance(**_script_options(proxy_location, http_options, grpc_options, logging_config))
+    options = _script_options(proxy_location, http_options, grpc_options, logging_config)
+    if metrics_options is not None:
+        options["metrics_options"] = options_from(MetricsOptions, metrics_options, "metrics_options")
+    _default_instance(**options)
 
 
 def run(

@@ -11,7 +11,7 @@ import attrs
 from trio_serve.instance.options import LoggingConfig, options_from
 from trio_serve.instance.routes import application_name, collisions, route_prefix
 from trio_serve.instance.settings import Mistake, Mistakes, shown
-from trio_serve.serving.application import Application
+from trio_serve.serving.application import Application, build_graph
 from trio_serve.serving.deployment import Deployment
 
 
@@ -58,6 +58,30 @@ def check_targets(targets: Sequence[RunTarget], running: Mapping[str, str | None
     mistakes += collisions([*others, *(((), target.name, target.route_prefix) for target in targets)])
     if mistakes:
         raise Mistakes(mistakes)
+
+
+def with_log_settings(target: RunTarget) -> dict[str, dict[str, Any]]:
+    """The options by deployment, with the log settings of each that has any: its own, or its application's.
+
+    Raises:
+        Mistakes: log settings that cannot be used, all of them.
+        OptionsError: other options that cannot be used.
+    """
+    options = {name: dict(given) for name, given in target.deployment_options.items()}
+    mistakes: list[Mistake] = []
+    for spec in build_graph(target.target, options):
+        config = target.logging_config if spec.options.logging_config is None else spec.options.logging_config
+        if config is None:
+            continue
+        try:
+            read = options_from(LoggingConfig, config, f"deployment {spec.name!r}: logging_config")
+        except Mistakes as found:
+            mistakes += found.mistakes
+        else:
+            options.setdefault(spec.name, {})["logging_config"] = read
+    if mistakes:
+        raise Mistakes(mistakes)
+    return options
 
 
 def _check_is_application(target: object) -> None:

@@ -29,8 +29,8 @@ class Metric:
 
 _C, _G, _H, _S = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM, Kind.SUMMARY
 
-_BACKEND = ("backend",)
-_BACKEND_REPLICA = ("backend", "replica")
+_BACKEND = ("backend", "application")
+_BACKEND_REPLICA = (*_BACKEND, "replica")
 _DEPLOYMENT = ("application", "deployment")
 _REPLICA = (*_DEPLOYMENT, "replica")
 _METHOD = (*_REPLICA, "method")
@@ -74,7 +74,7 @@ _ALL = (
     Metric(
         "serve_replica_processing_queries",
         _G,
-        (*_BACKEND_REPLICA, "application", "deployment"),
+        (*_BACKEND_REPLICA, "deployment"),
         "Queries being processed.",
     ),
     Metric("serve_num_router_requests", _C, _DEPLOYMENT, "Requests that were to be assigned to a replica."),

@@ -29,7 +29,7 @@ def add_serving_metrics(controller: Controller, families: Families) -> None:
 def _add_deployment(fleet: Fleet, families: Families) -> None:
     state = fleet.state
     labels = (state.application, state.name)
-    backend = (state.name,)
+    backend = (state.name, state.application)
     families.add("serve_backend_queued_queries", backend, state.queued)
     families.add("serve_backend_replica_starts", backend, fleet.replica_deaths)
     families.add("serve_deployment_queued_queries", labels, state.queued)
@@ -50,8 +50,8 @@ def _add_deployment(fleet: Fleet, families: Families) -> None:
 
 def _add_replica(replica: Replica, labels: tuple[str, str, str], families: Families) -> None:
     application, deployment, tag = labels
-    backend = (deployment, tag)
-    families.add("serve_replica_processing_queries", (*backend, application, deployment), replica.ongoing)
+    backend = (deployment, application, tag)
+    families.add("serve_replica_processing_queries", (*backend, deployment), replica.ongoing)
     families.add("serve_replica_queued_queries", backend, replica.waiting_for_thread)
     families.add("serve_deployment_replica_healthy", labels, replica.actor.receiving)
     for name, method in replica.methods.items():

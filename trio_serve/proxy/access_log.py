@@ -16,16 +16,17 @@ class AccessLog:
     """Writes access lines while ``enabled``.
 
     The flag is for the hot path: who answers looks at it before calling, because to ask the logger costs ten
-    times as much.  `refresh` reads it from the logger.
+    times as much.  It is read from the logger when the proxy is made, and again by `refresh`.
     """
 
     __slots__ = ("enabled",)
 
     def __init__(self) -> None:
         self.enabled = False
+        self.refresh()
 
     def refresh(self) -> None:
-        """Ask the logger whether anybody wants access lines; to be called when logging has been set up."""
+        """Ask the logger whether anybody wants access lines; to be called when logging has changed."""
         self.enabled = logger.isEnabledFor(logging.INFO)
 
     def grpc(self, path: str, application: str, code: str, seconds: float, request_id: str) -> None:
