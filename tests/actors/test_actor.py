@@ -471,6 +471,28 @@ async def test_code_that_cancels_its_actor_kills_it_loudly_and_all_is_answered()
     assert actor.ongoing == 0
 
 
+async def test_what_is_delivered_as_an_actor_is_being_cancelled_stays_in_the_mailbox() -> None:
+    """From outside its nursery, with an idle worker, in the same moment."""
+    mailbox = Mailbox(10)
+    dying = Actor("dying", echo, 2, mailbox)
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as inner:
+                await inner.start(dying.run)
+                first, reply = envelope("first")
+                dying.deliver(first)
+                await reply.wait()
+                await wait_all_tasks_blocked()
+                scope.cancel()
+                second, reply = envelope("second")
+                dying.deliver(second)
+        assert len(mailbox) == 1
+        sibling = Actor("sibling", echo, 2, mailbox)
+        await nursery.start(sibling.run)
+        assert await reply.wait() == "second"
+        await sibling.stop()
+
+
 async def test_nothing_is_left_after_many_calls_of_every_fate() -> None:
     """No reference from the actor to an envelope that has ended, nor a deadline left over."""
     async with running(sleeper, max_ongoing=7, capacity=50) as actor:

@@ -179,7 +179,6 @@ class DeploymentState:
         """``replica`` gets no more calls; what it had not received stays queued for the others."""
         if replica in self.receiving:
             self.receiving.remove(replica)
-        replica.actor.receiving = False
 
     def make_unavailable(self, cause: object) -> None:
         """No replica is left and none will come soon: refuse calls, and answer those that wait.
