@@ -85,6 +85,7 @@ class SectionReader:
         "_plain",
         "_prefixes",
         "_section",
+        "_tables",
         "known",
     )
 
@@ -94,10 +95,10 @@ class SectionReader:
         self._list_bytes_max = limits.header_list_bytes_max
         self._memo_blocks = limits.header_memo_blocks
         self._plain = PlainFields()
+        self._tables = 0  # the decoder's changes up to which the next two hold
         self.known: dict[bytes, FieldBlock] = {}
         self._prefixes: dict[bytes, FieldBlock] = {}
         self._contents: dict[Fields, FieldBlock] = {}
-        decoder.memos += [self.known, self._prefixes]
 
     def read(self, block: bytes) -> FieldBlock:
         """Decode and check ``block``.
@@ -106,39 +107,42 @@ class SectionReader:
             HpackError: the connection cannot go on.
             Malformed, OverSize: the stream cannot; the decoder is in step.
         """
+        tables = self._decoder.changes
+        if self._tables != tables:
+            self._tables = tables
+            self.known.clear()
+            self._prefixes.clear()
         known = self.known.get(block)
         if known is not None:
             return known
-        prefix = self._prefix(block)
-        remember = self._memo_blocks and len(block) <= _MEMO_BLOCK_BYTES
-        if remember and prefix is not None and prefix[1] == len(block):
-            return _remember(self.known, block, prefix[0], self._memo_blocks)
-        tables = self._decoder.changes
-        found = self._read_anew(block) if prefix is None else self._extend(prefix[0], block, prefix[1])
-        if remember and tables == self._decoder.changes:
+        prefix, end = self._prefix(block)
+        if prefix is None:
+            found = self._read_anew(block)
+        else:
+            found = prefix if end == len(block) else self._extend(prefix, block, end)
+        if tables == self._decoder.changes and len(block) <= _MEMO_BLOCK_BYTES and self._memo_blocks:
             _remember(self.known, block, found, self._memo_blocks)
         return found
 
-    def _prefix(self, block: bytes) -> tuple[FieldBlock, int] | None:
+    def _prefix(self, block: bytes) -> tuple[FieldBlock | None, int]:
         """What is known of the indexed fields that lead ``block``, and where they end."""
         run = _INDEXED_RUN(block)
         end = run.end() if run is not None else 0
         if not end or self._decoder.update_due or not self._memo_blocks:
-            return None
+            return None, 0
         octets = block[:end]
         prefix = self._prefixes.get(octets)
         if prefix is None:
-            field = self._decoder.field
-            fields = tuple([field(octet & 0x7F) for octet in octets])
+            fields = tuple(self._decoder.indexed(octets))
             prefix = self._contents.get(fields)
             if prefix is None:
                 size = _list_size(fields)
                 if size > self._list_bytes_max:
-                    return None
+                    return None, 0
                 try:
                     prefix = self._checked(fields, size)
                 except Malformed:
-                    return None  # not complete by itself; the whole block may well be
+                    return None, 0  # not complete by itself; the whole block may well be
                 _remember(self._contents, fields, prefix, self._memo_blocks)
             _remember(self._prefixes, octets, prefix, self._memo_blocks)
         return prefix, end

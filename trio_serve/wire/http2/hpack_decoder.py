@@ -13,9 +13,6 @@ Knows nothing of what fields mean.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import Any
-
 from .header_tables import (
     ENTRY_OVERHEAD,
     STATIC_COUNT,
@@ -27,6 +24,8 @@ from .header_tables import (
 from .huffman import HuffmanError
 from .huffman import decode as huffman_decode
 
+_STATIC = 0x81  # the octets of index 1 and of index 62, the first of either table
+_DYNAMIC = 0x80 + STATIC_COUNT + 1
 _INTEGER_SHIFT_MAX = 28  # five octets more: enough for 2^32, and no block may be longer
 
 
@@ -37,15 +36,13 @@ class HpackError(ValueError):
 class Decoder:
     """Reads the blocks of one connection, in the order in which they came."""
 
-    __slots__ = ("announced", "changes", "memos", "table", "update_due")
+    __slots__ = ("announced", "changes", "table", "update_due")
 
     def __init__(self) -> None:
         self.table = DynamicTable()
         self.announced = TABLE_BYTES_DEFAULT  # the SETTINGS_HEADER_TABLE_SIZE that binds the peer
         self.update_due = False
-        self.changes = 0  # how often the table has changed
-        # What was derived from the table as it is: emptied whenever it changes.
-        self.memos: list[MutableMapping[bytes, Any]] = []
+        self.changes = 0  # how often the table has changed: whoever remembers octets looks at it
 
     def announce(self, table_bytes: int) -> None:
         """The peer has acknowledged our SETTINGS_HEADER_TABLE_SIZE.
@@ -56,7 +53,7 @@ class Decoder:
         self.announced = table_bytes
         if table_bytes < self.table.size_max:
             self.update_due = True
-            self._forget()
+            self.changes += 1
 
     def field(self, index: int) -> Field:
         """The field at ``index`` of both tables.
@@ -73,6 +70,17 @@ class Decoder:
             f"index {index} is outside the tables, whose last index is {STATIC_COUNT + len(entries)}"
         )
 
+    def indexed(self, octets: bytes) -> list[Field]:
+        """The fields of ``octets``, each an index below 127; raises as ``field``."""
+        entries = self.table.entries
+        if max(octets) - _DYNAMIC >= len(entries):
+            return [self.field(octet & 0x7F) for octet in octets]
+        # index 62 is entries[-1]
+        return [
+            entries[_DYNAMIC - 1 - octet] if octet >= _DYNAMIC else STATIC_FIELDS[octet - _STATIC]
+            for octet in octets
+        ]
+
     def decode(self, block: bytes, position: int, list_bytes_max: int) -> tuple[list[Field], int]:
         """The fields of ``block`` from ``position`` on, and their size as a header list.
 
@@ -88,6 +96,7 @@ class Decoder:
             fields: list[Field] = []
             size = 0
             end = len(block)
+            entries = self.table.entries
             while position < end:
                 octet = block[position]
                 position += 1
@@ -95,7 +104,10 @@ class Decoder:
                     index = octet & 0x7F
                     if index == 0x7F:
                         index, position = _integer(block, position, index)
-                    field = self.field(index)
+                    if STATIC_COUNT < index <= STATIC_COUNT + len(entries):
+                        field = entries[STATIC_COUNT - index]
+                    else:
+                        field = self.field(index)
                 else:
                     if octet & 0x60 == 0x20:
                         raise HpackError("a table size update after the first field of a block")
@@ -115,16 +127,18 @@ class Decoder:
                         else:
                             name, position = _string(block, position)
                     length = block[position]
-                    stop = position + 1 + length
-                    if length < 0x7F and stop <= end:
+                    stop = position + 1 + (length & 0x7F)
+                    if length & 0x7F == 0x7F or stop > end:
+                        value, position = _string(block, position)
+                    else:
                         value = block[position + 1 : stop]
                         position = stop
-                    else:
-                        value, position = _string(block, position)
+                        if length & 0x80:
+                            value = huffman_decode(value)
                     field = (name, value)
                     if octet & 0x40:
                         self.table.insert(field)
-                        self._forget()
+                        self.changes += 1
                 size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
                 if size <= list_bytes_max:
                     fields.append(field)
@@ -147,15 +161,10 @@ class Decoder:
                 )
             self.table.resize(size)
             self.update_due = False
-            self._forget()
+            self.changes += 1
         if self.update_due:
             raise HpackError(f"no table size update after SETTINGS_HEADER_TABLE_SIZE={self.announced}")
         return position
-
-    def _forget(self) -> None:
-        self.changes += 1
-        for memo in self.memos:
-            memo.clear()
 
 
 def _integer(block: bytes, position: int, value: int) -> tuple[int, int]:

@@ -12,6 +12,8 @@ Knows nothing of field sections.
 
 from __future__ import annotations
 
+from typing import Any
+
 SYMBOLS_BY_LENGTH = {
     5: b"012aceiost",
     6: b" %-./3456789=A_bdfghlmnpru",
@@ -51,31 +53,29 @@ class HuffmanError(ValueError):
     """The string holds EOS, or its padding is not the first bits of EOS, fewer than eight."""
 
 
-class _Row(dict[int, tuple["_Row", bytes]]):
-    """The cells for the octet that follows ``bits``, ``length`` of them, an unfinished code."""
+_Row = list[Any]
+"""256 cells, None until they are met, and then the bits left over, with their number.
 
-    __slots__ = ("bits", "ends_well", "length")
+    cell   (the row after it, the symbols that it completes)
+"""
+_LEFT_OVER = 256
 
-    def __init__(self, bits: int, length: int) -> None:
-        super().__init__()
-        self.bits = bits
-        self.length = length
-        self.ends_well = length < 8 and bits == (1 << length) - 1
 
-    def __missing__(self, octet: int) -> tuple[_Row, bytes]:
-        bits, length = self.bits, self.length
-        symbols = bytearray()
-        for shift in range(7, -1, -1):
-            bits = bits << 1 | octet >> shift & 1
-            length += 1
-            symbol = _SYMBOLS.get((length, bits))
-            if symbol is not None:
-                symbols.append(symbol)
-                bits = length = 0
-            elif length == _EOS_LENGTH:
-                raise HuffmanError("the EOS symbol inside a Huffman string")
-        cell = self[octet] = _row(bits, length), bytes(symbols)
-        return cell
+def _cell(row: _Row, octet: int) -> tuple[_Row, str]:
+    """Make the cell of ``octet`` in ``row``."""
+    bits, length = row[_LEFT_OVER]
+    symbols = bytearray()
+    for shift in range(7, -1, -1):
+        bits = bits << 1 | octet >> shift & 1
+        length += 1
+        symbol = _SYMBOLS.get((length, bits))
+        if symbol is not None:
+            symbols.append(symbol)
+            bits = length = 0
+        elif length == _EOS_LENGTH:
+            raise HuffmanError("the EOS symbol inside a Huffman string")
+    cell = row[octet] = _row(bits, length), symbols.decode("latin-1")
+    return cell
 
 
 def _codes() -> dict[tuple[int, int], int]:
@@ -93,7 +93,7 @@ def _codes() -> dict[tuple[int, int], int]:
 def _row(bits: int, length: int) -> _Row:
     row = _ROWS.get((length, bits))
     if row is None:
-        row = _ROWS[length, bits] = _Row(bits, length)
+        row = _ROWS[length, bits] = [None] * 256 + [(bits, length)]
     return row
 
 
@@ -109,10 +109,11 @@ def decode(data: bytes) -> bytes:
         HuffmanError: for a coding error of RFC 7541 section 5.2.
     """
     row = _START
-    symbols = bytearray()
+    symbols = ""  # text, because Python adds to a local str in place, and to no other sequence as fast
     for octet in data:
-        row, completed = row[octet]
+        row, completed = row[octet] or _cell(row, octet)
         symbols += completed
-    if not row.ends_well:
+    bits, length = row[_LEFT_OVER]
+    if length > 7 or bits != (1 << length) - 1:
         raise HuffmanError("the padding of a Huffman string is not the first bits of EOS")
-    return bytes(symbols)
+    return symbols.encode("latin-1")

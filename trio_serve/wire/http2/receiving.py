@@ -387,7 +387,7 @@ def _request(
         _read_in_vain(state, block)
         raise StreamFault(ErrorCode.REFUSED_STREAM, f"over streams_max={state.limits.streams_max} streams")
     state.streams_opened += 1
-    fields = state.opening.known.get(block) or _read(state, block)
+    fields = _read(state, block)
     if self_dependent:
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
     stream = Stream(stream_id, NOBODY)
