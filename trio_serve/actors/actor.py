@@ -112,7 +112,7 @@ class Actor:
 
     def slot_freed(self) -> None:
         self.ongoing -= 1
-        if self.mailbox:
+        if self.mailbox.waiting:
             self.pull()
         if not self.ongoing:
             self._became_idle.set()

@@ -24,19 +24,22 @@ _COMPACT_FROM = 64  # below this many entries a deadline heap is not worth tidyi
 
 
 class Mailbox:
-    """At most ``capacity`` envelopes (None: no limit), first in, first out."""
+    """At most ``capacity`` envelopes (None: no limit), first in, first out.
+
+    ``waiting`` holds them in order, for those who look.
+    """
 
     def __init__(self, capacity: int | None, name: str = "mailbox") -> None:
         self.capacity = capacity
         self.name = name
-        self._waiting: OrderedDict[Envelope, None] = OrderedDict()
+        self.waiting: OrderedDict[Envelope, None] = OrderedDict()
         self._deadlines: list[tuple[float, int, Envelope]] = []
         self._sequence = count()
         self._alarm: trio.CancelScope | None = None
         self._closed: BaseException | None = None
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def put_nowait(self, envelope: Envelope) -> None:
         """Queue ``envelope``.
@@ -47,7 +50,7 @@ class Mailbox:
         """
         if self._closed is not None:
             raise MailboxClosed(f"{self.name} is closed: {self._closed}") from self._closed
-        waiting = self._waiting
+        waiting = self.waiting
         if self.capacity is not None and len(waiting) >= self.capacity:
             self.drop_expired()
             if len(waiting) >= self.capacity:
@@ -61,15 +64,15 @@ class Mailbox:
         """The oldest envelope still worth serving, or None."""
         if self._deadlines:
             self.drop_expired()
-        if not self._waiting:
+        if not self.waiting:
             return None
-        envelope, _ = self._waiting.popitem(last=False)
+        envelope, _ = self.waiting.popitem(last=False)
         envelope.queue = None
         return envelope
 
     def remove(self, envelope: Envelope) -> None:
         """Forget a waiting envelope; its place is free at once."""
-        del self._waiting[envelope]
+        del self.waiting[envelope]
         envelope.queue = None
 
     def close(self, reason: BaseException) -> None:
@@ -82,7 +85,7 @@ class Mailbox:
 
     def answer_all(self, reason: BaseException) -> None:
         """Answer everything that waits with ``reason``: there is nobody left to serve it."""
-        for envelope in list(self._waiting):
+        for envelope in list(self.waiting):
             envelope.cancel(reason)
 
     # -- deadlines -------------------------------------------------------------------------------------
@@ -109,7 +112,7 @@ class Mailbox:
 
     def _watch(self, envelope: Envelope) -> None:
         deadlines = self._deadlines
-        if len(deadlines) > _COMPACT_FROM and len(deadlines) > 2 * len(self._waiting):
+        if len(deadlines) > _COMPACT_FROM and len(deadlines) > 2 * len(self.waiting):
             # Entries of envelopes that were taken in time stay behind until their deadline would have
             # come; with long deadlines they would pile up.
             deadlines[:] = [entry for entry in deadlines if entry[2].queue is self]

@@ -26,7 +26,13 @@ from trio_serve.serving.options import UNSET
 from trio_serve.serving.replies import UnaryReply
 from trio_serve.serving.request_context import RequestContext, current
 from trio_serve.serving.request_ids import new_request_id
-from trio_serve.serving.responses import DeploymentResponse, DeploymentResponseGenerator, Home, InstanceEnded
+from trio_serve.serving.responses import (
+    CallUnderWay,
+    DeploymentResponse,
+    DeploymentResponseGenerator,
+    Home,
+    InstanceEnded,
+)
 
 if TYPE_CHECKING:
     from trio_serve.serving.deployment_state import DeploymentState
@@ -248,19 +254,18 @@ def awaited(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int | str, Un
     """The answers that a call needs before it can start, by the place of their argument."""
     found: dict[int | str, UnaryReply] | None = None
     for place, value in enumerate(args):
-        if isinstance(value, DeploymentResponse | DeploymentResponseGenerator):
+        if isinstance(value, CallUnderWay):
             found = {} if found is None else found
             found[place] = _reply_of(value, place)
-    for name, value in kwargs.items():
-        if isinstance(value, DeploymentResponse | DeploymentResponseGenerator):
-            found = {} if found is None else found
-            found[name] = _reply_of(value, name)
+    if kwargs:
+        for name, value in kwargs.items():
+            if isinstance(value, CallUnderWay):
+                found = {} if found is None else found
+                found[name] = _reply_of(value, name)
     return found
 
 
-def _reply_of(
-    value: DeploymentResponse[Any] | DeploymentResponseGenerator[Any], place: int | str
-) -> UnaryReply:
+def _reply_of(value: CallUnderWay, place: int | str) -> UnaryReply:
     if isinstance(value, DeploymentResponse):
         return value.reply
     raise TypeError(

@@ -66,8 +66,11 @@ class UnaryReply:
             raise self._error.with_traceback(self._traceback)
         return self._value
 
-    async def wait(self) -> Any:
-        """Wait for the answer; return it or raise it."""
+    async def wait(self, unwanted: Callable[[], None]) -> Any:
+        """Wait for the answer; return it or raise it.
+
+        When the wait is cancelled and nobody else waits, ``unwanted`` is called.
+        """
         if self.finished:
             await trio.lowlevel.checkpoint()
         else:
@@ -79,7 +82,12 @@ class UnaryReply:
                 return Abort.SUCCEEDED
 
             tasks.append(task)
-            await wait_task_rescheduled(leave)
+            try:
+                await wait_task_rescheduled(leave)
+            except trio.Cancelled:
+                if not self.wanted:
+                    unwanted()
+                raise
         if self._error is None:
             return self._value
         error, traceback = self._error, self._traceback
@@ -88,7 +96,7 @@ class UnaryReply:
         finally:
             # The error holds its traceback, and that this frame: without this they would keep each
             # other, and the callee's frames, alive until the next garbage collection.
-            del error, traceback, self
+            del error, traceback, self, unwanted
 
     def listen(self, listener: "Callable[[UnaryReply], None]") -> None:
         """Call ``listener`` once the answer is there, which may be now."""

@@ -42,7 +42,7 @@ class InstanceEnded(ServeError):
         super().__init__("the instance that served this deployment has ended; start it again with run(...)")
 
 
-class _UnderWay:
+class CallUnderWay:
     """One call that has been made, from the caller's side."""
 
     __slots__ = ("_cancelled", "_envelope", "_home", "request_id")
@@ -103,7 +103,7 @@ class _UnderWay:
             raise RuntimeError(f"{what} works in the event loop of the instance only; {instead}")
 
 
-class DeploymentResponse(_UnderWay, Generic[T]):
+class DeploymentResponse(CallUnderWay, Generic[T]):
     """The answer to come of one call."""
 
     __slots__ = ("_deadline", "reply")
@@ -132,26 +132,26 @@ class DeploymentResponse(_UnderWay, Generic[T]):
             MethodNotFound, WrongMethodKind: it cannot be called like this.
             CallCancelled, DeadlinePassed: it ended early.
         """
-        return self._wait().__await__()
-
-    async def _wait(self) -> T:
         self._in_trio("awaiting a DeploymentResponse", "use response.result() here")
+        if self._deadline == inf:
+            return self.reply.wait(self._unwanted).__await__()
+        return self._wait_until_deadline().__await__()
+
+    def _unwanted(self) -> None:
+        if trio.current_time() < self._deadline:  # past it, the deadline itself is the reason
+            self._cancel("the task that awaited it was cancelled")
+
+    async def _wait_until_deadline(self) -> T:
         try:
-            if self._deadline == inf:
-                return await self.reply.wait()  # type: ignore[no-any-return]
             with trio.CancelScope(deadline=self._deadline):
-                return await self.reply.wait()  # type: ignore[no-any-return]
-        except trio.Cancelled:
-            if not self.reply.wanted:
-                self._cancel("the task that awaited it was cancelled")
-            raise
+                return await self.reply.wait(self._unwanted)  # type: ignore[no-any-return]
         except BaseException:
             del self  # the error's traceback holds this frame, and the reply the error
             raise
         # Work that shields itself outlives its deadline; its answer does not.
         if self._envelope is not None:
             self._envelope.cancel(DeadlinePassed("the deadline passed before the answer came"))
-        return await self.reply.wait()  # type: ignore[no-any-return]
+        return await self.reply.wait(self._unwanted)  # type: ignore[no-any-return]
 
     def result(self, timeout_s: float | None = None) -> T:
         """Block the calling thread until the answer is there; return it, or raise what the method raised.
@@ -170,7 +170,7 @@ class DeploymentResponse(_UnderWay, Generic[T]):
         return f"<DeploymentResponse to request {self.request_id}>"
 
 
-class DeploymentResponseGenerator(_UnderWay, Generic[T]):
+class DeploymentResponseGenerator(CallUnderWay, Generic[T]):
     """The items to come of one stream.
 
     The producer is never more than one item ahead.  When the generator is dropped before its end, the call
