@@ -75,8 +75,8 @@ class Served:
     def read_address(self) -> str:
         """The address of the gRPC proxy, as the process tells it when it serves."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith("grpc "), self.log
+        while not (line := self.process.stdout.readline()).startswith("grpc "):
+            assert line, self.log
         self.address = line.removeprefix("grpc ").strip()
         return self.address
 

@@ -114,8 +114,9 @@ def test_an_application_is_served_and_a_signal_ends_it_cleanly(shell: Shell) -> 
         assert served.greeting("you") == "Hello you"
         assert served.stop() == 0
 
-        assert served.process.stdout and served.process.stdout.read() == ""
-        assert re.search(rf"INFO .* -- serving 'default' on grpc {served.address}, started in", served.log)
+        assert served.process.stdout is not None
+        assert re.fullmatch(r"http 127.0.0.1:\d+\n", served.process.stdout.read())
+        assert re.search(rf"INFO .* -- serving 'default' on grpc {served.address} and http ", served.log)
         assert "SIGTERM: draining, 0 calls in flight" in served.log
         assert "Traceback" not in served.log
 

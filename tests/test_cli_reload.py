@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 
 import pytest
 
@@ -71,6 +72,23 @@ def test_the_configuration_is_code_too(shell: Shell) -> None:
         edit(shell, "config.yaml", "wort: {Hello", "word: Moin")
         next_version(served)
         assert served.greeting("you") == "Moin you"
+
+
+def test_an_edit_that_names_a_port_in_use_keeps_the_last_good_version(shell: Shell) -> None:
+    config = shell.folder / "config.yaml"
+    config.write_text(
+        "grpc_options: {port: 0, grpc_servicer_functions: [" + GREETER[-1] + "]}\n"
+        "applications: [{import_path: shop:app}]\n"
+    )
+
+    with socket.socket() as other, shell.serving("config.yaml", "--reload") as served:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        edit(shell, "config.yaml", "port: 0", f"port: {port}")
+        served.wait_for_log(f"port {port} on 127.0.0.1 is in use by another program")
+        served.wait_for_log("the version before it serves on")
+        assert served.greeting("you") == "Hello you"
 
 
 def test_protos_are_code_too(shell: Shell, helloworld: pathlib.Path) -> None:
