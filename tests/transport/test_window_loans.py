@@ -13,6 +13,10 @@ class Wire:
         self.waiting: dict[int, Stream] = {}
         self.lent: list[tuple[int, int]] = []
         self.enlarged: list[tuple[int, int]] = []
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
 
     def lend_window(self, stream: Stream, size: int) -> None:
         self.lent.append((stream.id, size))
@@ -26,7 +30,7 @@ def stream(number: int) -> Stream:
 
 
 def loans_on(wire: Wire) -> WindowLoans:
-    return WindowLoans(wire)  # type: ignore[arg-type]
+    return WindowLoans(wire, wire.wake)  # type: ignore[arg-type]
 
 
 def test_loans_are_given_in_order_as_long_as_they_fit() -> None:
@@ -40,6 +44,20 @@ def test_loans_are_given_in_order_as_long_as_they_fit() -> None:
 
     loans.repay(streams[1])
     assert [number for number, _ in wire.lent] == [1, 3, 5]
+
+
+def test_a_loan_leaves_at_once_whoever_asked_or_repaid() -> None:
+    """A handler that asks is not the reader: nothing else would wake the writer, and the peer waits for ever."""
+    wire = Wire()
+    loans = loans_on(wire)
+    first, second = stream(1), stream(3)
+    loans.ask(first, LOANS_BYTES_MAX)
+    assert wire.woken == 1
+
+    loans.ask(second, 1)
+    assert wire.woken == 1
+    loans.forget(first)
+    assert wire.woken == 2
 
 
 def test_the_first_gets_its_loan_however_large() -> None:

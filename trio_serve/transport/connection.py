@@ -122,9 +122,9 @@ class Http2Connection:
         options: ConnectionOptions = ConnectionOptions(),
     ) -> None:
         self.wire = Connection(role, self, options.limits)
-        self.loans = WindowLoans(self.wire)
         self.byte_stream = byte_stream
         self.writer = Writer(self.wire, byte_stream, options.write_stall_s)
+        self.loans = WindowLoans(self.wire, self.writer.wake)
         self.alarms = alarms
         self.now = trio.lowlevel.current_clock().current_time
         """`trio.current_time`, without its detour through the run context."""

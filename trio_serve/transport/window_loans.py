@@ -15,6 +15,8 @@ needed, as long as what is kept on the connection stays within `KEPT_BYTES_MAX`.
 Knows windows and nothing of messages but their size.
 """
 
+from collections.abc import Callable
+
 from trio_serve.wire.http2 import Connection, State, Stream
 
 LOANS_BYTES_MAX = 3 * 1024 * 1024
@@ -24,10 +26,11 @@ KEPT_BYTES_MAX = 3 * 1024 * 1024
 class WindowLoans:
     """The loans of one connection."""
 
-    __slots__ = ("_bytes_max", "_kept", "_lent", "_wire", "waiting")
+    __slots__ = ("_bytes_max", "_kept", "_lent", "_wake", "_wire", "waiting")
 
-    def __init__(self, wire: Connection, bytes_max: int = LOANS_BYTES_MAX) -> None:
+    def __init__(self, wire: Connection, wake: Callable[[], None], bytes_max: int = LOANS_BYTES_MAX) -> None:
         self._wire = wire
+        self._wake = wake  # the writer: handlers ask too, not the reader alone
         self._bytes_max = bytes_max
         self._lent: dict[Stream, int] = {}
         self._kept: dict[Stream, int] = {}
@@ -63,6 +66,7 @@ class WindowLoans:
         if receives and size > kept and sum(self._kept.values()) - kept + size <= KEPT_BYTES_MAX:
             self._kept[stream] = size
             self._wire.enlarge_window(stream, size - kept)
+            self._wake()
 
     def lend(self) -> None:
         """Serve the queue as far as there is room; to be called when the peer may have taken answers."""
@@ -75,6 +79,7 @@ class WindowLoans:
             del self.waiting[stream]
             self._lent[stream] = size
             self._wire.lend_window(stream, size)
+            self._wake()
 
 
 class Loan:
