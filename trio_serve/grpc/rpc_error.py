@@ -118,13 +118,19 @@ def unpack_details(details_bin: bytes) -> list[Any]:
     A message whose type this program has not imported stays a ``google.protobuf.Any``; a value that is
     no ``google.rpc.Status`` holds none, for the status itself must reach the caller all the same.
     """
+    packed = packed_details(details_bin)
+    return [_unpack(any_pb2.Any(type_url=type_url, value=value)) for type_url, value in packed]
+
+
+def packed_details(details_bin: bytes) -> list[tuple[str, bytes]]:
+    """As `unpack_details`, each message as its type url and its bytes."""
     if not details_bin:
         return []
     try:
         packed = _rich_status().FromString(details_bin).details
     except DecodeError:
         return []
-    return [_unpack(any_pb2.Any(type_url=one.type_url, value=one.value)) for one in packed]
+    return [(one.type_url, one.value) for one in packed]
 
 
 def pack_details(status: Status, message: str, details: Iterable[Any]) -> bytes:

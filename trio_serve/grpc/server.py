@@ -108,7 +108,7 @@ class Server:
         self.port = 0
         """The TCP port served, while serving."""
         self._interceptors = tuple(interceptors)
-        self._message_bytes_max = message_bytes_max
+        self.message_bytes_max = message_bytes_max
         self._timeout_s = math.inf if request_timeout_s is None else request_timeout_s
         self._thread_count = threads
         self._connections_max = connections_max
@@ -165,7 +165,7 @@ class Server:
         counters = self.method_counters.setdefault(method.path, MethodCounters())
         self.methods[method.path] = method
         self._registrations[method.path] = Registration(
-            method, dispatch, self._message_bytes_max, counters, trailing_metadata, on_end
+            method, dispatch, self.message_bytes_max, counters, trailing_metadata, on_end
         )
         if self.health is not None and not method.service.startswith(STANDARD_SERVICES):
             from trio_serve.grpc.health import ServingStatus

@@ -231,6 +231,8 @@ class Instance:
         if grpc_options is not None:
             self._grpc = await open_grpc_door(grpc_options, self.controller, grpc_listeners)
             self._exporter.grpc_proxy = self._grpc.proxy
+            if self._http is not None:
+                self._http.grpc_server = self._grpc.proxy.server
         if metrics_options is not None:
             self._exporter.ray_prefix = metrics_options.ray_prefix
             text = self._exporter.text

@@ -7,6 +7,7 @@
 Knows which proxies there are and what their options mean to them, and nothing of how they serve.
 """
 
+import importlib
 import math
 import socket
 import ssl
@@ -35,6 +36,7 @@ from trio_serve.transport.listener import (
 )
 
 if TYPE_CHECKING:
+    from trio_serve.proxy.http_grpc import GrpcOverHttp
     from trio_serve.proxy.http_proxy import HttpProxy
     from trio_serve.proxy.http_server import HttpServer
 
@@ -88,34 +90,60 @@ class GrpcDoor(Door):
 
 
 class HttpDoor(Door):
-    """The HTTP proxy's."""
+    """The HTTP proxy's, which is made when it is to accept."""
 
     def __init__(
         self,
-        proxy: "HttpProxy",
-        server: "HttpServer",
+        options: HTTPOptions,
+        controller: Controller,
         listeners: Sequence[socket.socket],
         tls: ssl.SSLContext | None,
-        drain_timeout_s: float,
     ) -> None:
-        super().__init__(listeners, tls, drain_timeout_s)
-        self.proxy = proxy
-        self._server = server
+        super().__init__(listeners, tls, options.drain_timeout_s)
+        self._options = options
+        self._controller = controller
+        self.grpc_server: Server | None = None
+        """Whose services are to be called over HTTP, too."""
+        self.proxy: HttpProxy | None = None
+        self._server: HttpServer | None = None
 
     @property
     def calls_in_flight(self) -> int:
-        return self.proxy.counters.ongoing
+        return 0 if self.proxy is None else self.proxy.counters.ongoing
 
     async def accept(self, nursery: trio.Nursery) -> None:
         """Serve in ``nursery`` whoever connects, and has connected since the socket listens."""
+        # Starlette and Hypercorn take a third of a second to import; gRPC is served meanwhile.
+        await trio.to_thread.run_sync(importlib.import_module, "trio_serve.proxy.http_server")
+        from trio_serve.proxy.http_proxy import HttpProxy
+        from trio_serve.proxy.http_server import HttpServer
+
+        options = self._options
+        self.proxy = HttpProxy(
+            self._controller,
+            root_path=options.root_path,
+            request_timeout_s=options.request_timeout_s,
+            grpc=await self._open_translator(nursery),
+        )
+        self._server = HttpServer(self.proxy, keep_alive_timeout_s=options.keep_alive_timeout_s)
         await nursery.start(partial(self._server.serve_listeners, self._listeners, tls=self._tls))
         self.status = ProxyStatus.HEALTHY
+
+    async def _open_translator(self, nursery: trio.Nursery) -> "GrpcOverHttp | None":
+        from trio_serve.proxy.http_grpc import GrpcOverHttp
+
+        if self.grpc_server is None:
+            return None
+        translator = GrpcOverHttp(self.grpc_server, self._options.cors_origins)
+        await nursery.start(translator.run)
+        return translator
 
     async def drain(self) -> None:
         """Let requests and WebSockets finish, for as long as ``drain_timeout_s``, and stop serving."""
         self.status = ProxyStatus.DRAINING
-        self.proxy.draining = True
-        await self._server.drain(self._drain_timeout_s)
+        if self.proxy is not None and self._server is not None:
+            self.proxy.draining = True
+            await self._server.drain(self._drain_timeout_s)
 
 
 async def open_grpc_door(
@@ -157,15 +185,9 @@ async def open_http_door(
         Mistakes: certificates that cannot be read.
         OSError: the port is in use, or the host is not ours.
     """
-    # Imported here: who serves gRPC only does without the time that Starlette and Hypercorn take.
-    from trio_serve.proxy.http_proxy import HttpProxy
-    from trio_serve.proxy.http_server import HttpServer
-
     tls = _http_tls(options)
-    proxy = HttpProxy(controller, root_path=options.root_path, request_timeout_s=options.request_timeout_s)
-    server = HttpServer(proxy, keep_alive_timeout_s=options.keep_alive_timeout_s)
     opened = list(listeners) or await open_listeners(options.host, options.port)
-    return HttpDoor(proxy, server, opened, tls, options.drain_timeout_s)
+    return HttpDoor(options, controller, opened, tls)
 
 
 def _http_tls(options: HTTPOptions) -> ssl.SSLContext | None:

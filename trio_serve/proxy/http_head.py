@@ -1,6 +1,6 @@
 """What the headers of an HTTP request say to the proxy.
 
-    X-Request-ID                   the request's id; a new one where it is missing or no printable ASCII
+    X-Request-ID, request_id       the request's id; a new one where it is missing or no printable ASCII
     X-Request-Timeout-Seconds      how long the client waits; counts where it is less than the server's limit
     serve_multiplexed_model_id     (also with dashes) which model is to answer
 
@@ -16,10 +16,10 @@ from trio_serve.serving.request_ids import new_request_id
 
 REQUEST_ID_BYTES_MAX = 256
 
-_REQUEST_ID = b"x-request-id"
+_REQUEST_ID = (b"x-request-id", b"request_id")
 _TIMEOUT = b"x-request-timeout-seconds"
 _MODEL_ID = (b"serve_multiplexed_model_id", b"serve-multiplexed-model-id")
-_READ = {_REQUEST_ID, _TIMEOUT, *_MODEL_ID}
+_READ = {*_REQUEST_ID, _TIMEOUT, *_MODEL_ID}
 
 
 @attrs.frozen
@@ -35,8 +35,8 @@ class RequestHead:
 def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
     """Read a request's headers, as ASGI has them: names in lower case."""
     given = {name: value for name, value in headers if name in _READ}
-    request_id = _request_id(given.get(_REQUEST_ID, b""))
-    if len(given) == (_REQUEST_ID in given):
+    request_id = _request_id(given.get(_REQUEST_ID[0]) or given.get(_REQUEST_ID[1]) or b"")
+    if not given or given.keys() <= set(_REQUEST_ID):
         return RequestHead(request_id)
     model_id = given.get(_MODEL_ID[0]) or given.get(_MODEL_ID[1]) or b""
     text = given.get(_TIMEOUT, b"inf").decode("latin-1")

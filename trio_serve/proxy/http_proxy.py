@@ -28,6 +28,7 @@ from trio_serve.proxy.access_log import AccessLog
 from trio_serve.proxy.http_answer import HttpAnswer
 from trio_serve.proxy.http_counters import HttpCounters
 from trio_serve.proxy.http_exchange import ClientGone, Receive, ResponseCut, Scope, Send
+from trio_serve.proxy.http_grpc import GrpcOverHttp
 from trio_serve.proxy.http_head import RequestHead, read_head
 from trio_serve.proxy.http_response import send_response
 from trio_serve.serving.controller import Controller
@@ -51,9 +52,15 @@ class HttpProxy:
     """
 
     def __init__(
-        self, controller: Controller, *, root_path: str = "", request_timeout_s: float | None = None
+        self,
+        controller: Controller,
+        *,
+        root_path: str = "",
+        request_timeout_s: float | None = None,
+        grpc: GrpcOverHttp | None = None,
     ) -> None:
         self.draining = False
+        self._grpc = grpc
         self.counters = HttpCounters()
         self.access_log = AccessLog()
         self._applications: Mapping[str, RunningApplication] = controller.applications
@@ -65,8 +72,11 @@ class HttpProxy:
         head = read_head(scope["headers"])
         answer = HttpAnswer(scope, send, head.request_id)
         path = self._below_root(scope["path"])
+        translator = self._translator(scope, path)
         route = None if path is None else routes.match(path, self._applications)
         prefix, application = route or ("", "")
+        if translator is not None:
+            prefix, application = translator.label(path or ""), ""
         method = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
         counters = self.counters.of(prefix, application, method)
         counters.ongoing += 1
@@ -74,6 +84,8 @@ class HttpProxy:
         try:
             if path in OWN_PATHS:
                 await self._answer_own(path, answer)
+            elif translator is not None:
+                await translator.answer(scope, path or "", receive, answer, head.request_id)
             elif route is None:
                 await answer.send_text(404, _not_found(scope["path"]))
             elif head.problem:
@@ -88,6 +100,10 @@ class HttpProxy:
                 self.access_log.http(
                     method, scope["path"], status, seconds, application, prefix, head.request_id
                 )
+
+    def _translator(self, scope: Scope, path: str | None) -> GrpcOverHttp | None:
+        grpc = self._grpc
+        return grpc if grpc is not None and path is not None and grpc.takes(scope, path) else None
 
     def _below_root(self, path: str) -> str | None:
         """``path`` as routes know it; None where it does not lie below ``root_path``."""
@@ -166,15 +182,17 @@ async def _outcome(envelope: Envelope, reply: UnaryReply) -> None:
         Exception: what the method raised, or sending its result.
         DeadlinePassed: at the deadline, also where the work cannot be interrupted.
     """
+    ended = trio.Event()
+    reply.listen(lambda _: ended.set())
     try:
-        with trio.CancelScope(deadline=envelope.deadline):
-            await reply.wait()
-            return
-        envelope.cancel(DeadlinePassed("the deadline passed before the answer had left"))
-        reply.unwrap()
+        with trio.CancelScope(deadline=envelope.deadline) as patience:
+            await ended.wait()
     except trio.Cancelled:
         envelope.cancel(CallCancelled("the client has gone"))
         raise
+    if patience.cancelled_caught:
+        envelope.cancel(DeadlinePassed("the deadline passed before the answer had left"))
+    reply.unwrap()
 
 
 class _TimedOut(Exception):
