@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import client
@@ -40,17 +41,20 @@ def wait_until_it_answers(server: subprocess.Popen[bytes], target: str) -> None:
 
 def main() -> int:
     port = free_port()
-    command = [sys.executable, "-m", "trio_serve", "run", "config.yaml", "--grpc-port", str(port)]
-    print(f"$ trio-serve run config.yaml --grpc-port {port}")
-    server = subprocess.Popen(command, cwd=HERE)
-    try:
-        wait_until_it_answers(server, f"127.0.0.1:{port}")
-        print(f"\n$ python client.py 127.0.0.1:{port}")
-        client.main(f"127.0.0.1:{port}")
-    finally:
-        print("\nStopping the server (SIGTERM drains it).")
-        server.send_signal(signal.SIGTERM)
-        exit_code = server.wait(timeout=30)
+    arguments = ["run", "config.yaml", "--grpc-port", str(port), "--port", "0"]
+    print(f"$ trio-serve {' '.join(arguments)}")
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen([sys.executable, "-m", "trio_serve", *arguments], cwd=HERE, stderr=log)
+        try:
+            wait_until_it_answers(server, f"127.0.0.1:{port}")
+            print(f"\n$ python client.py 127.0.0.1:{port}")
+            client.main(f"127.0.0.1:{port}")
+        finally:
+            server.send_signal(signal.SIGTERM)
+            exit_code = server.wait(timeout=30)
+            log.seek(0)
+            print("\nThe server was sent SIGTERM, drained, and has written this log:\n")
+            print(log.read())
     print(f"The server ended with exit code {exit_code}.")
     return exit_code
 

@@ -93,7 +93,7 @@ def assert_the_guides_answers(printed: str) -> None:
     assert any(line.startswith("details              Application metadata not set.") for line in lines)
 
 
-@pytest.mark.parametrize("way", ["config file", "command line", "script"])
+@pytest.mark.parametrize("way", ["config file", "edited config file", "script"])
 def test_served_from(
     way: str,
     guide_path: pathlib.Path,
@@ -103,14 +103,14 @@ def test_served_from(
 ) -> None:
     port = free_port()
     command = {
-        "config file": ["-m", "trio_serve", "run", "config.yaml", "--grpc-port", str(port)],
-        "command line": ["-m", "trio_serve", "run", str(tmp_path / "both.yaml")],
+        "config file": ["-m", "trio_serve", "run", "config.yaml", "--grpc-port", str(port), "--port", "0"],
+        "edited config file": ["-m", "trio_serve", "run", str(tmp_path / "both.yaml")],
         "script": [str(tmp_path / "script.py")],
     }[way]
-    (tmp_path / "both.yaml").write_text(
-        (guide_path / "config.yaml").read_text().replace("port: 9000", f"port: {port}")
-    )
+    config = (guide_path / "config.yaml").read_text().replace("port: 9000", f"port: {port}")
+    (tmp_path / "both.yaml").write_text(f"{config}\nhttp_options:\n  port: 0\n")
     script = (guide_path / "from_python.py").read_text().replace("grpc_port = 9000", f"grpc_port = {port}")
+    script = script.replace("serve.start(", 'serve.start(http_options={"port": 0}, ')
     (tmp_path / "script.py").write_text(f"import sys; sys.path.insert(0, {str(guide_path)!r})\n{script}")
 
     with running(command, guide_path, stubs, port):
@@ -126,7 +126,7 @@ def test_run_module_app_with_servicers_on_the_command_line(
     import user_defined_protos_pb2_grpc as pb_grpc
 
     port = free_port()
-    command = ["-m", "trio_serve", "run", "test_deployment_v2:g", "--grpc-port", str(port)]
+    command = ["-m", "trio_serve", "run", "test_deployment_v2:g", "--grpc-port", str(port), "--port", "0"]
     for servicer in SERVICERS:
         command += ["--grpc-servicer-functions", servicer]
 
@@ -199,7 +199,7 @@ def test_the_grpc_context(guide_path: pathlib.Path, stubs: pathlib.Path) -> None
     import user_defined_protos_pb2_grpc as pb_grpc
 
     port = free_port()
-    command = ["-m", "trio_serve", "run", "context_deployment:g", "--grpc-port", str(port)]
+    command = ["-m", "trio_serve", "run", "context_deployment:g", "--grpc-port", str(port), "--port", "0"]
     command += ["--grpc-servicer-functions", SERVICERS[0], "--name", "app1"]
 
     with running(command, guide_path, stubs, port), grpc.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -123,7 +123,7 @@ def log() -> list[str]:
 
 @pytest.fixture(scope="module")
 def channel(pb: Any, log: list[str]) -> Iterator[grpc.Channel]:
-    serve.start(grpc_options={"port": 0, "grpc_servicer_functions": SERVICERS})
+    serve.start(http_options={"port": 0}, grpc_options={"port": 0, "grpc_servicer_functions": SERVICERS})
     try:
         serve.run(make_rows(pb, log), name="rows", route_prefix=None)
         with grpc.insecure_channel(f"127.0.0.1:{serve.grpc_port()}") as channel:
