@@ -432,6 +432,44 @@ async def test_what_is_waited_for_is_logged_in_every_wait_loop(caplog: pytest.Lo
         assert caplog.text.count("1 requests are still at work before it stops") == 3
 
 
+async def test_cancelling_a_delete_ends_everything_at_once() -> None:
+    async with open_controller() as controller:
+        before = trio.lowlevel.current_statistics().tasks_living
+        handle = await controller.deploy(Part.bind("p", Part.options(name="inner").bind("inner")))
+        call = handle.remote(1000)
+        await trio.sleep(1)
+        with trio.move_on_after(3):
+            await controller.delete("default")
+        with pytest.raises(ActorStopped):
+            await call
+        await wait_all_tasks_blocked(0.01)
+        assert controller.applications == {}
+        assert trio.lowlevel.current_statistics().tasks_living == before
+        assert sorted(LOG) == ["inner begins", "inner ends", "p begins", "p ends"]
+
+
+async def test_a_deploy_waits_for_the_delete_before_it() -> None:
+    async with serving(Part.bind("old")) as (controller, handle), trio.open_nursery() as nursery:
+        call = handle.remote(5)
+        await trio.sleep(1)
+        nursery.start_soon(controller.delete, "default")
+        await wait_all_tasks_blocked()
+        nursery.start_soon(controller.deploy, Part.bind("new"))
+        assert await call == "old"
+        await trio.sleep(1)
+        assert await handle.remote() == "new"
+        assert LOG == ["old begins", "old ends", "new begins"]
+
+
+async def test_a_failed_update_leaves_the_route_as_it_was() -> None:
+    async with serving(Part.bind("p"), route_prefix="/a") as (controller, _):
+        with pytest.raises(KeyError):
+            await controller.deploy(Broken.options(name="Part").bind(), route_prefix="/b")
+        assert controller.status().applications["default"].route_prefix == "/a"
+        await controller.deploy(Part.bind("q"), route_prefix="/b")
+        assert controller.status().applications["default"].route_prefix == "/b"
+
+
 async def test_deleting_what_is_not_there() -> None:
     async with open_controller() as controller:
         with pytest.raises(NoSuchApplication, match="no application 'nope' is deployed; there are: none"):

@@ -18,13 +18,13 @@ from typing import Any
 import trio
 from trio.lowlevel import TrioToken
 
-from trio_serve.serving.application import Application, build_graph
+from trio_serve.serving.application import Application, DeploymentSpec, build_graph
 from trio_serve.serving.deployment_state import DeploymentState
 from trio_serve.serving.errors import DeploymentUnavailable, ServeError
 from trio_serve.serving.handle import DeploymentHandle
 from trio_serve.serving.responses import DeploymentResponse
 from trio_serve.serving.running_application import RunningApplication
-from trio_serve.serving.status import ApplicationStatus, ServeStatus
+from trio_serve.serving.status import ServeStatus
 
 
 class NoSuchApplication(ServeError, KeyError):
@@ -71,20 +71,29 @@ class Controller:
             Exception: the original error of a constructor, or of ``reconfigure``.
         """
         specs = build_graph(target, overrides)
-        application = self.applications.get(name)
-        if application is None or application.phase is ApplicationStatus.DELETING:
-            application = RunningApplication(name, self, self._random, self._nursery)
-            application.ingress = DeploymentState(name, specs[-1], self, self._random)
-            self.applications[name] = application
-        async with application.changing:
-            application.route_prefix = route_prefix
-            application.logging_config = logging_config
-            with trio.CancelScope() as application.deploying:
-                await application.deploy(specs)
+        deployed = False
+        while not deployed:
+            application = self.applications.get(name)
+            if application is None:
+                application = RunningApplication(name, self, self._random, self._nursery)
+                application.ingress = DeploymentState(name, specs[-1], self, self._random)
+                self.applications[name] = application
+                application.route_prefix = route_prefix
+            async with application.changing:
+                if self.applications.get(name) is application:  # else it was deleted while this waited
+                    await self._change(application, specs)
+                    application.route_prefix = route_prefix
+                    application.logging_config = logging_config
+                    application.deployed_at = self._unix_time()
+                    deployed = True
+        return DeploymentHandle(self, name, specs[-1].name)
+
+    async def _change(self, application: RunningApplication, specs: list[DeploymentSpec]) -> None:
+        with trio.CancelScope() as application.deploying:
+            await application.deploy(specs)
         if application.deploying.cancelled_caught:
-            raise DeploymentUnavailable(name, specs[-1].name, "it was deleted while it was being deployed")
-        application.deployed_at = self._unix_time()
-        return self.get_app_handle(name)
+            cause = "it was deleted while it was being deployed"
+            raise DeploymentUnavailable(application.name, specs[-1].name, cause)
 
     async def delete(self, name: str) -> None:
         """Stop the application ``name``, within its graceful timeouts, and forget it.

@@ -321,7 +321,8 @@ class Fleet:
     async def stop(self, cause: object) -> None:
         """Refuse new calls because of ``cause``, work off the queue, then stop the replicas.
 
-        All of it within ``graceful_shutdown_timeout_s``; what is not done by then is cancelled.
+        All of it within ``graceful_shutdown_timeout_s``; what is not done by then is cancelled.  Cancelling
+        this leaves the rest to ``kill``.
         """
         self.state.refuse_new(cause)
         self._autoscale(None)
@@ -337,9 +338,13 @@ class Fleet:
         self.target = 0
         await self._stop_all(list(self._supervisor.children))
         self.members.clear()
-        assert self._nursery is not None
-        self._nursery.cancel_scope.cancel()
+        self.kill()
         await self._ended.wait()
+
+    def kill(self) -> None:
+        """End everything now; what is at work is cancelled and answered."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
 
     async def _stop_all(self, members: list[Member]) -> None:
         async with trio.open_nursery() as nursery:

@@ -186,10 +186,18 @@ class RunningApplication:
         return undo
 
     async def stop(self, cause: str) -> None:
-        """Stop every deployment, the ingress first; what is at work finishes within the graceful timeouts."""
+        """Stop every deployment, the ingress first; what is at work finishes within the graceful timeouts.
+
+        Cancelling this ends all of them at once.
+        """
         self.phase = ApplicationStatus.DELETING
-        for fleet in [*reversed(self.fleets.values()), *reversed(self._leaving)]:
-            await fleet.stop(cause)
+        fleets = [*reversed(self.fleets.values()), *reversed(self._leaving)]
+        try:
+            for fleet in fleets:
+                await fleet.stop(cause)
+        finally:
+            for fleet in fleets:
+                fleet.kill()
 
     # -- looking -----------------------------------------------------------------------------------------
 
