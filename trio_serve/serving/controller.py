@@ -20,11 +20,14 @@ from trio.lowlevel import TrioToken
 
 from trio_serve.serving.application import Application, DeploymentSpec, build_graph
 from trio_serve.serving.deployment_state import DeploymentState
+from trio_serve.serving.endpoint import Endpoint
 from trio_serve.serving.errors import DeploymentUnavailable, ServeError
 from trio_serve.serving.handle import DeploymentHandle
 from trio_serve.serving.responses import DeploymentResponse
 from trio_serve.serving.running_application import RunningApplication
 from trio_serve.serving.status import ServeStatus
+from trio_serve.serving.traffic import TrafficPolicy
+from trio_serve.serving.traffic_split import TrafficSplit
 
 
 class NoSuchApplication(ServeError, KeyError):
@@ -42,6 +45,7 @@ class Controller:
 
     def __init__(self, nursery: trio.Nursery, random: Random, unix_time: Callable[[], float]) -> None:
         self.applications: dict[str, RunningApplication] = {}
+        self.endpoints: dict[str, Endpoint] = {}
         self.token: TrioToken = trio.lowlevel.current_trio_token()
         self.thread_ident = threading.get_ident()
         self._nursery = nursery
@@ -118,6 +122,43 @@ class Controller:
         for name in reversed(list(self.applications)):
             if name in self.applications:
                 await self.delete(name)
+
+    # -- traffic ---------------------------------------------------------------------------------------
+
+    def split(self, policy: TrafficPolicy) -> TrafficSplit:
+        """A split that follows ``policy`` among the applications.
+
+        Raises:
+            NoSuchApplication: the policy names one that is not deployed.
+        """
+        self._check_targets(policy)
+        return TrafficSplit(policy, self.applications, self._random)
+
+    def set_policy(self, name: str, policy: TrafficPolicy) -> None:
+        """From now on, ``policy`` says who gets the calls to the endpoint, or else the application, ``name``.
+
+        Raises:
+            NoSuchApplication: there is none of that name, or the policy names one that is not deployed.
+        """
+        self._check_targets(policy)
+        door = self.endpoints.get(name) or self._application(name)
+        if door.traffic is None:
+            door.traffic = self.split(policy)
+        else:
+            door.traffic.policy = policy
+
+    def policy_of(self, name: str) -> TrafficPolicy:
+        """The policy in force at the endpoint, or else the application, ``name``.
+
+        Raises:
+            NoSuchApplication
+        """
+        door = self.endpoints.get(name) or self._application(name)
+        return TrafficPolicy({name: 1.0}) if door.traffic is None else door.traffic.policy
+
+    def _check_targets(self, policy: TrafficPolicy) -> None:
+        for target in policy.targets:
+            self._application(target)
 
     # -- finding ---------------------------------------------------------------------------------------
 

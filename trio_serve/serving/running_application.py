@@ -24,6 +24,7 @@ from trio_serve.serving.status import (
     DeploymentStatus,
     DeploymentStatusOverview,
 )
+from trio_serve.serving.traffic_split import TrafficSplit
 
 _log = logging.getLogger("trio_serve.serving")
 
@@ -40,6 +41,8 @@ class RunningApplication:
         self.logging_config: object = None
         self.fleets: dict[str, Fleet] = {}
         self.ingress: DeploymentState
+        self.traffic: TrafficSplit | None = None
+        """Who answers in its place, by a policy; None: it does, always."""
         self.phase = ApplicationStatus.NOT_STARTED
         self.message = ""
         self.deployed_at = 0.0
