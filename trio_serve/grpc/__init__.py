@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from trio_serve.grpc.channel import Channel, ChannelOptions, open_channel
     from trio_serve.grpc.client_call import EOF
     from trio_serve.grpc.deadline import current_deadline
-    from trio_serve.grpc.methods import Method, methods_from
+    from trio_serve.grpc.health import Health, ServingStatus
+    from trio_serve.grpc.methods import Method, MethodSourceError, methods_from
+    from trio_serve.grpc.protos import Protos, load_descriptor_set, load_protos
     from trio_serve.grpc.rpc_error import RpcError, StatusCode
     from trio_serve.grpc.server import Server
     from trio_serve.grpc.subchannel import Connectivity
@@ -26,12 +28,18 @@ _HOMES = {
     "Connectivity": "trio_serve.grpc.subchannel",
     "current_deadline": "trio_serve.grpc.deadline",
     "EOF": "trio_serve.grpc.client_call",
+    "Health": "trio_serve.grpc.health",
+    "load_descriptor_set": "trio_serve.grpc.protos",
+    "load_protos": "trio_serve.grpc.protos",
     "Method": "trio_serve.grpc.methods",
+    "MethodSourceError": "trio_serve.grpc.methods",
     "methods_from": "trio_serve.grpc.methods",
     "open_channel": "trio_serve.grpc.channel",
+    "Protos": "trio_serve.grpc.protos",
     "RpcError": "trio_serve.grpc.rpc_error",
     "Server": "trio_serve.grpc.server",
     "ServerCall": "trio_serve.grpc.call",
+    "ServingStatus": "trio_serve.grpc.health",
     "Status": "trio_serve.wire.grpc",
     "StatusCode": "trio_serve.grpc.rpc_error",
 }
@@ -43,13 +51,19 @@ __all__ = [
     "Channel",
     "ChannelOptions",
     "Connectivity",
+    "Health",
     "Method",
+    "MethodSourceError",
+    "Protos",
     "RpcError",
     "Server",
     "ServerCall",
+    "ServingStatus",
     "Status",
     "StatusCode",
     "current_deadline",
+    "load_descriptor_set",
+    "load_protos",
     "methods_from",
     "open_channel",
 ]
