@@ -40,7 +40,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 # -- the default instance ------------------------------------------------------------------------------------
 
 
-class _Background:
+class InstanceInThread:
     """An instance in a thread of its own, from `open` to `close`."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class _Background:
             self._token.run_sync_soon(self._cut.cancel)
 
 
-_default: _Background | None = None
+_default: InstanceInThread | None = None
 _default_lock = threading.Lock()
 
 
@@ -107,7 +107,7 @@ def _default_instance(**options: Any) -> Instance:
     global _default
     with _default_lock:
         if _default is None or not _default.is_open:
-            background = _Background()
+            background = InstanceInThread()
             background.open(options)
             _default = background
             atexit.register(_close_default)

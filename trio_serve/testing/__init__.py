@@ -11,15 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trio_serve.testing.fakes import replace_deployments
+    from trio_serve.testing.in_thread import ThreadService, serving_in_thread
+    from trio_serve.testing.scheduling import seeded_scheduling, shake
     from trio_serve.testing.service import Service, serving
+    from trio_serve.testing.virtual_time import run_in_virtual_time
 
 _HOMES = {
     "Service": "trio_serve.testing.service",
+    "ThreadService": "trio_serve.testing.in_thread",
     "replace_deployments": "trio_serve.testing.fakes",
+    "run_in_virtual_time": "trio_serve.testing.virtual_time",
+    "seeded_scheduling": "trio_serve.testing.scheduling",
     "serving": "trio_serve.testing.service",
+    "serving_in_thread": "trio_serve.testing.in_thread",
+    "shake": "trio_serve.testing.scheduling",
 }
 
-__all__ = ["Service", "replace_deployments", "serving"]
+__all__ = [
+    "Service",
+    "ThreadService",
+    "replace_deployments",
+    "run_in_virtual_time",
+    "seeded_scheduling",
+    "serving",
+    "serving_in_thread",
+    "shake",
+]
 
 
 def __getattr__(name: str) -> Any:
