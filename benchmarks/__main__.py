@@ -15,13 +15,13 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import cells, client_cells, growth, memory, plot, table
+from benchmarks import cells, client_cells, growth, memory, observing, plot, table
 from benchmarks.load import golang
 from benchmarks.processes import ServerProcess
 from benchmarks.schema import generated_modules
 from benchmarks.servers.roster import OURS, Server, roster
 
-PARTS = ("servers", "clients", "memory", "growth")
+PARTS = ("servers", "clients", "memory", "growth", "observing")
 
 
 def main() -> None:
@@ -37,6 +37,8 @@ def main() -> None:
             run.clients()
         if "memory" in options.parts:
             run.memory()
+        if "observing" in options.parts:
+            run.observing()
         lines = run.growth() if "growth" in options.parts else []
     if options.plot is not None:
         options.plot.write_text(plot.svg(bars, ("same requests", "changing"), lines))
@@ -92,6 +94,13 @@ class Run:
             with contextlib.suppress(OSError):
                 results[server.name] = memory.resting(server.command, connections)
         print(table.memory_table(results), end="\n\n")
+
+    def observing(self) -> None:
+        _progress("observing")
+        print("Logs and metrics, each step by itself:\n\n| step | µs |\n|---|---|")
+        for what, cost_us in observing.costs(self.options.seconds / 5):
+            print(f"| {what} | {cost_us:.2f} |")
+        print()
 
     def growth(self) -> list[growth.Line]:
         ours = next((server for server in self.chosen if server.name == OURS), None)

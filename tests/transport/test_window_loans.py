@@ -47,7 +47,7 @@ def test_loans_are_given_in_order_as_long_as_they_fit() -> None:
 
 
 def test_a_loan_leaves_at_once_whoever_asked_or_repaid() -> None:
-    """A handler that asks is not the reader: nothing else would wake the writer, and the peer waits for ever."""
+    """A handler that asks is not the reader: nothing else would wake the writer, and the peer waits."""
     wire = Wire()
     loans = loans_on(wire)
     first, second = stream(1), stream(3)
