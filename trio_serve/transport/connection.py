@@ -167,7 +167,7 @@ class Http2Connection:
     def answered(self) -> None:
         """A whole answer was queued: as `touch`, but several of them leave at once."""
         self._answered = True
-        self.writer.answered()
+        self.writer.answered(last=not self.wire.streams)
 
     def send_ping(self, payload: bytes) -> None:
         self.wire.send_ping(payload)

@@ -3,11 +3,12 @@
     a call answers --+
     a call sends ----+--> wire connection's queue --(one send per scheduler turn)--> byte stream
     the reader acks -+         |
-                               +--> eight answers are waiting: sent at once, without the task
+                               +--> eight answers wait, or the last call's: sent at once, without the task
 
 The task is parked while there is nothing to send.  Whoever queues something wakes it, and it runs in the next
 scheduler turn: everything that the tasks of one turn queue leaves in one system call.  The answers that make
-up a long turn go early, so that the peer can work on them meanwhile.
+up a long turn go early, so that the peer can work on them meanwhile; and with no other call open there is
+nothing to wait for, so that a peer with one call at a time is spared a turn for each.
 
 The peer may stop reading.  What it has not taken is `backlog`; senders wait in the crowd while it is above
 `BACKLOG_HIGH`, and a peer that takes nothing at all for ``stall_s`` seconds is cut off.
@@ -84,8 +85,13 @@ class Writer:
         """Something was queued; it leaves in the next scheduler turn."""
         self._place.wake()
 
-    def answered(self) -> None:
-        """A whole answer was queued: as `wake`, and early when several are waiting."""
+    def answered(self, last: bool = False) -> None:
+        """A whole answer was queued: as `wake`, and early when several are waiting or it is the ``last``."""
+        if last and self._source.unsent <= PART_BYTES:
+            self._send_early()
+            if self._rest or self._source.unsent:
+                self._place.wake()
+            return
         if self._place.taken:
             self._answers = 1
             self._place.wake()
