@@ -22,6 +22,7 @@ def test_the_benchmark_prints_its_tables_and_draws_its_plot(tmp_path: Path) -> N
         "clients",
         "memory",
         "growth",
+        "observing",
     ]
 
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
@@ -33,6 +34,7 @@ def test_the_benchmark_prints_its_tables_and_draws_its_plot(tmp_path: Path) -> N
         "open streams",
         "open connections",
         "registered methods",
+        "| metrics: a call at its proxy |",
     ):
         assert row in done.stdout
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")

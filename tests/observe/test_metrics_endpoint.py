@@ -3,11 +3,11 @@
 import pytest
 import trio
 
-from trio_serve.observe.metrics_endpoint import HEAD_TIMEOUT_S, answer
+from trio_serve.observe.metrics_endpoint import HEAD_TIMEOUT_S, Scrape, answer
 from trio_serve.transport.memory import MemoryByteStream, memory_pair
 
 
-def text() -> bytes:
+async def text() -> bytes:
     return b"up 1\n"
 
 
@@ -18,7 +18,7 @@ async def all_of(theirs: MemoryByteStream) -> bytes:
     return received
 
 
-async def answered(*sent: bytes, collect: object = text, eof: bool = False) -> bytes:
+async def answered(*sent: bytes, collect: Scrape = text, eof: bool = False) -> bytes:
     ours, theirs = memory_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer, ours, collect)
@@ -69,7 +69,7 @@ async def test_who_sends_no_head_is_sent_away() -> None:
 
 
 async def test_a_collection_that_fails_is_logged_and_answered(caplog: pytest.LogCaptureFixture) -> None:
-    def fail() -> bytes:
+    async def fail() -> bytes:
         raise LookupError("lost")
 
     assert (await answered(b"GET /metrics HTTP/1.1\r\n\r\n", collect=fail)).startswith(b"HTTP/1.1 500 ")

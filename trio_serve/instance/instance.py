@@ -135,6 +135,9 @@ class Instance:
             raise errors[0]
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(targets)} applications did not start", errors)
+        for target in targets:
+            if target.traffic is not None:
+                self.controller.set_policy(target.name, target.traffic)
         return [self.get_app_handle(target.name) for target in targets]
 
     async def _deploy(self, target: RunTarget, errors: list[Exception]) -> None:
@@ -177,6 +180,38 @@ class Instance:
         if app_name is None:
             app_name = "default" if request is None else request.application
         return self.controller.get_deployment_handle(deployment_name, app_name)
+
+    # Traffic.
+
+    async def set_traffic(
+        self, name: str, weights: Mapping[str, float], *, sticky: str | None = None
+    ) -> None:
+        """From now on, let the applications in ``weights`` answer what comes for ``name``, by their shares.
+
+        ``name`` is an application that requests reach, or an endpoint, and may be among them.  With ``sticky``,
+        an HTTP header or gRPC metadata key, the same value of it is always answered by the same one.  Calls
+        under way are not touched, and shadows stay as they are; ``{name: 1.0}`` ends the split.
+
+        Raises:
+            TrafficError: the weights do not sum to 1, or are none; a ValueError.
+            NoSuchApplication: one of the names is not deployed; a KeyError.
+        """
+        await trio.lowlevel.checkpoint()
+        before = self.controller.policy_of(name)
+        self.controller.set_policy(name, attrs.evolve(before, weights=weights, sticky=sticky))
+
+    async def shadow_traffic(self, name: str, target: str, proportion: float) -> None:
+        """From now on, send copies of that share of what comes for ``name`` to ``target``; 0 ends it.
+
+        What they answer is dropped; what they do never touches the calls that are copied.
+
+        Raises:
+            TrafficError: the proportion is not in 0 to 1; a ValueError.
+            NoSuchApplication: one of the names is not deployed; a KeyError.
+        """
+        await trio.lowlevel.checkpoint()
+        before = self.controller.policy_of(name)
+        self.controller.set_policy(name, before.with_shadow(target, proportion))
 
     # Proxies.
 
@@ -235,8 +270,7 @@ class Instance:
                 self._http.grpc_server = self._grpc.proxy.server
         if metrics_options is not None:
             self._exporter.ray_prefix = metrics_options.ray_prefix
-            text = self._exporter.text
-            self._metrics = await open_metrics_door(metrics_options, text, metrics_listeners)
+            self._metrics = await open_metrics_door(metrics_options, self._exporter.scrape, metrics_listeners)
 
     async def accept(self) -> None:
         """Serve who connects, and has connected since `listen`."""

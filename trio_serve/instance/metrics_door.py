@@ -4,22 +4,22 @@ Knows where it listens, and nothing of what is measured.
 """
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import trio
 
 from trio_serve.instance.options import MetricsOptions
 from trio_serve.instance.proxies import Door
-from trio_serve.observe.metrics_endpoint import serve_metrics
+from trio_serve.observe.metrics_endpoint import Scrape, serve_metrics
 from trio_serve.transport.listener import open_listeners
 
 
 class MetricsDoor(Door):
-    """Answers ``GET /metrics`` with ``text()``."""
+    """Answers ``GET /metrics`` with ``await scrape()``."""
 
-    def __init__(self, listeners: Sequence[socket.socket], text: Callable[[], bytes]) -> None:
+    def __init__(self, listeners: Sequence[socket.socket], scrape: Scrape) -> None:
         super().__init__(listeners, None, 0.0)
-        self._text = text
+        self._scrape = scrape
         self._serving = trio.CancelScope()
 
     async def accept(self, nursery: trio.Nursery) -> None:
@@ -28,7 +28,7 @@ class MetricsDoor(Door):
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         with self._serving:
-            await serve_metrics(self._listeners, self._text, task_status=task_status)
+            await serve_metrics(self._listeners, self._scrape, task_status=task_status)
 
     def close(self) -> None:
         """Stop serving."""
@@ -37,11 +37,11 @@ class MetricsDoor(Door):
 
 
 async def open_metrics_door(
-    options: MetricsOptions, text: Callable[[], bytes], listeners: Sequence[socket.socket] = ()
+    options: MetricsOptions, scrape: Scrape, listeners: Sequence[socket.socket] = ()
 ) -> MetricsDoor:
     """Listen where ``options`` say, or on ``listeners`` that somebody opened; nothing is accepted yet.
 
     Raises:
         OSError: the port is in use, or the host is not ours.
     """
-    return MetricsDoor(list(listeners) or await open_listeners(options.host, options.port), text)
+    return MetricsDoor(list(listeners) or await open_listeners(options.host, options.port), scrape)

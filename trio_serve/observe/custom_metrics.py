@@ -122,6 +122,7 @@ class _CustomMetric:
         self._store = STORES.open(metric, tuple(bounds))
         self._description = str(description)
         self._default_tags: dict[str, str] = {}
+        self._without_given: Tags | None = None
 
     @property
     def info(self) -> dict[str, Any]:
@@ -142,6 +143,7 @@ class _CustomMetric:
         """
         self._check_tags(default_tags)
         self._default_tags = dict(default_tags)
+        self._without_given = None
 
     def _tags(self, given: Mapping[str, str] | None) -> Tags:
         """All tags of one value, default ones included, in the order of the keys.
@@ -149,13 +151,18 @@ class _CustomMetric:
         Raises:
             ValueError: an unknown key, or one without a value.
         """
+        if not given and self._without_given is not None:
+            return self._without_given
         if given:
             self._check_tags(given)
         tags = {**self._default_tags, **(given or {})}
         missing = [key for key in self._tag_keys if key not in tags]
         if missing:
             raise ValueError(f"Missing value for tag key(s): {', '.join(missing)}.")
-        return tuple((key, tags[key]) for key in self._tag_keys)
+        ordered = tuple((key, tags[key]) for key in self._tag_keys)
+        if not given:
+            self._without_given = ordered
+        return ordered
 
     def _check_tags(self, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():

@@ -1,13 +1,18 @@
 """All metrics of one instance, as Prometheus reads them.
 
-    counters of serving, grpc, proxies, and the user's own ── collect, at each scrape ──> text
+    counters of serving, grpc, proxies, and the user's own ── collect, at each scrape ──> samples ──> text
+                                                              in the Trio thread           in a worker thread
 
-Nothing is counted here, and nothing is kept between two scrapes.
+Nothing is counted here, and nothing is kept between two scrapes.  The text takes longer than all the rest, so
+that a scrape of many replicas would else be felt by the calls.
 """
 
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import attrs
+import trio
 
 from trio_serve.observe.custom_metrics import STORES
 from trio_serve.observe.families import Families
@@ -35,10 +40,15 @@ class Exporter:
         self._controller = controller
 
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format; to be called in the Trio thread."""
-        from prometheus_client import generate_latest
+        """Everything, in Prometheus' text format; to be called in the Trio thread, which waits for it."""
+        return _text_of(self._snapshot())
 
-        return generate_latest(self._registry)
+    async def scrape(self) -> bytes:
+        """As `text`, written in a worker thread."""
+        return await trio.to_thread.run_sync(_text_of, self._snapshot())
+
+    def _snapshot(self) -> "list[metrics_core.Metric]":
+        return list(self._registry.collect())
 
     def collect(self) -> Iterator["metrics_core.Metric"]:
         """For prometheus_client: everything that there is now."""
@@ -62,3 +72,19 @@ class Exporter:
         registry.register(self)
         ProcessCollector(registry=registry)
         return registry
+
+
+@attrs.frozen
+class _Snapshot:
+    """What `generate_latest` asks of a registry."""
+
+    metrics: "list[metrics_core.Metric]"
+
+    def collect(self) -> "list[metrics_core.Metric]":
+        return self.metrics
+
+
+def _text_of(metrics: "list[metrics_core.Metric]") -> bytes:
+    from prometheus_client import generate_latest
+
+    return generate_latest(_Snapshot(metrics))

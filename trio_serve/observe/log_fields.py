@@ -11,9 +11,9 @@ Source: Ray Serve's log fields, and those of its 1.3 for backends.
 """
 
 import logging
+from collections.abc import Mapping
 
 from trio_serve.observe.log_settings import LogSettings
-from trio_serve.serving.replica import Replica
 from trio_serve.serving.request_context import current
 
 FIELDS = ("component", "application", "deployment", "replica", "backend", "request_id", "route")
@@ -56,13 +56,11 @@ def stamp(record: logging.LogRecord) -> None:
 
 def settings_around(otherwise: LogSettings) -> LogSettings:
     """The log settings of the deployment whose code logs, or ``otherwise``."""
-    replica = replica_around()
-    if replica is not None and isinstance(replica.options.logging_config, LogSettings):
-        return replica.options.logging_config
-    return otherwise
-
-
-def replica_around() -> Replica | None:
-    """The replica whose code runs here."""
     request = current.get()
-    return None if request is None else request.replica
+    if request is None or request.replica is None:
+        return otherwise
+    config = request.replica.options.logging_config
+    if config is None or isinstance(config, Mapping):  # a mapping that no instance has read
+        return otherwise
+    settings: LogSettings = config
+    return settings

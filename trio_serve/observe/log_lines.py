@@ -25,7 +25,8 @@ from trio_serve.observe.log_fields import FIELDS
 from trio_serve.observe.traces import from_their_first_frame
 
 _INDENT = "    "
-_STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
+_OURS = frozenset((*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", *FIELDS))
+"""Attributes of records that nobody gave as ``extra``."""
 
 
 class LineFormatter(logging.Formatter):
@@ -106,7 +107,7 @@ class JsonLine(LineFormatter):
         for name in self._standard_attrs:
             line[name] = _plain(fields.get(name))
         for name, value in fields.items():
-            if name not in _STANDARD and name not in FIELDS:
+            if name not in _OURS:
                 line[str(name)] = _plain(value)
         line["message"] = message_of(record)
         trace = self.trace_of(record)

@@ -1,10 +1,9 @@
 """What the log has to know of a ``LoggingConfig``, whoever's it is: the instance's, or one deployment's."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 
-@runtime_checkable
 class LogSettings(Protocol):
     """``encoding`` is TEXT or JSON, ``log_level`` the name of a level."""
 

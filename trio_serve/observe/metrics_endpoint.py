@@ -9,7 +9,7 @@ Source: RFC 9112, of which only the request line matters here.
 
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -25,17 +25,19 @@ HEAD_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 30.0
 CONNECTIONS_MAX = 16
 
+Scrape = Callable[[], Awaitable[bytes]]
+
 
 async def serve_metrics(
     listeners: Sequence[socket.socket],
-    text: Callable[[], bytes],
+    scrape: Scrape,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer on ``listeners``, which are closed afterwards, with ``text()`` until cancelled."""
+    """Answer on ``listeners``, which are closed afterwards, with ``await scrape()`` until cancelled."""
 
     async def handle(byte_stream: ByteStream) -> None:
-        await answer(byte_stream, text)
+        await answer(byte_stream, scrape)
 
     accepting = Accepting(handle, connections_max=CONNECTIONS_MAX)
     try:
@@ -48,14 +50,14 @@ async def serve_metrics(
             close_listener(listener)
 
 
-async def answer(byte_stream: ByteStream, text: Callable[[], bytes]) -> None:
+async def answer(byte_stream: ByteStream, scrape: Scrape) -> None:
     """Serve one connection: read a head, answer it, close."""
     try:
         with trio.move_on_after(HEAD_TIMEOUT_S) as patience:
             head = await _read_head(byte_stream)
         if not patience.cancelled_caught:
             with trio.move_on_after(ANSWER_TIMEOUT_S):
-                await byte_stream.send_all(_answer_to(head, text))
+                await byte_stream.send_all(await _answer_to(head, scrape))
     except GONE:
         pass
     finally:
@@ -73,7 +75,7 @@ async def _read_head(byte_stream: ByteStream) -> bytes:
     return head
 
 
-def _answer_to(head: bytes, text: Callable[[], bytes]) -> bytes:
+async def _answer_to(head: bytes, scrape: Scrape) -> bytes:
     line, end, _ = head.partition(b"\r\n")
     words = line.split(b" ")
     if not end or b"\r\n\r\n" not in head or len(words) != 3 or not words[2].startswith(b"HTTP/1."):
@@ -85,7 +87,7 @@ def _answer_to(head: bytes, text: Callable[[], bytes]) -> bytes:
     if method not in (b"GET", b"HEAD"):
         return _response("405 Method Not Allowed", b"GET it\n", "allow: GET, HEAD\r\n")
     try:
-        body = text()
+        body = await scrape()
     except Exception:
         logger.exception("the metrics could not be collected")
         return _response("500 Internal Server Error", b"the metrics could not be collected\n")
