@@ -157,6 +157,23 @@ async def test_a_deployment_has_its_own_level_and_form(tmp_path: pathlib.Path) -
     assert [json.loads(line)["message"] for line in others] == ["greeting app2", "only for those who ask"]
 
 
+async def test_one_application_can_do_without_access_lines(tmp_path: pathlib.Path) -> None:
+    async with serve.open_instance(
+        grpc_options={"port": 0, "protos": [PROTO]}, logging_config={"logs_dir": str(tmp_path)}
+    ) as instance:
+        await instance.run(Greeter.bind(), name="app1", route_prefix=None)
+        await instance.run(
+            Greeter.bind(), name="app2", route_prefix=None, logging_config={"enable_access_log": False}
+        )
+        for application in ("app1", "app2"):
+            await say_hello(instance.grpc_port, application, "id", application)
+
+    access = [line for line in lines_of(tmp_path) if " proxy " in line]
+    assert [line.rpartition(" ")[0].partition(" -- ")[2] for line in access] == [
+        "/helloworld.Greeter/SayHello app1 OK"
+    ]
+
+
 async def test_log_settings_that_cannot_be_are_refused_before_anything_runs() -> None:
     async with serve.open_instance() as instance:
         with pytest.raises(ValueError, match=r"deployment 'Greeter': logging_config\.encoding: 'xml' is not"):

@@ -9,6 +9,9 @@ The lines go to the logger ``trio_serve.access`` at INFO, with ``component``, ``
 
 import logging
 import time
+from collections.abc import Mapping
+
+from trio_serve.serving.running_application import RunningApplication
 
 logger = logging.getLogger("trio_serve.access")
 
@@ -18,12 +21,15 @@ class AccessLog:
 
     The flag is for the hot path: who answers looks at it before calling, because to ask the logger costs ten
     times as much.  It is read from the logger when the proxy is made, and again by `refresh`.
+
+    An application whose ingress has log settings of its own may want none of its own requests.
     """
 
-    __slots__ = ("_like", "enabled")
+    __slots__ = ("_applications", "_like", "enabled")
 
-    def __init__(self) -> None:
+    def __init__(self, applications: Mapping[str, RunningApplication] | None = None) -> None:
         self.enabled = False
+        self._applications = {} if applications is None else applications
         # What is the same on every record.  Finding it out anew, as the logger does, takes as long as all
         # that follows: it looks for the caller's file, the thread and the process.
         self._like = logging.LogRecord(logger.name, logging.INFO, __file__, 0, "", (), None).__dict__
@@ -46,6 +52,10 @@ class AccessLog:
         self._write(f"{method} {path} {code} {seconds * 1e3:.1f}ms", application, route, request_id)
 
     def _write(self, text: str, application: str, route: str, request_id: str) -> None:
+        running = self._applications.get(application)
+        settings = None if running is None else running.ingress.options.logging_config
+        if not getattr(settings, "enable_access_log", True):
+            return
         record = logging.LogRecord.__new__(logging.LogRecord)
         now = time.time()
         record.__dict__.update(

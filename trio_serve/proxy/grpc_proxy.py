@@ -52,7 +52,7 @@ class GrpcProxy:
         self.server = server
         self.draining = False
         self.counters = ProxyCounters()
-        self.access_log = AccessLog()
+        self.access_log = AccessLog(controller.applications)
         self._applications = controller.applications
         self._expose_tracebacks = expose_tracebacks
         self._loop = trio.lowlevel.current_trio_token()

@@ -62,7 +62,7 @@ class HttpProxy:
         self.draining = False
         self._grpc = grpc
         self.counters = HttpCounters()
-        self.access_log = AccessLog()
+        self.access_log = AccessLog(controller.applications)
         self._applications: Mapping[str, RunningApplication] = controller.applications
         self._root_path = root_path
         self._timeout_s = inf if request_timeout_s is None else request_timeout_s
