@@ -184,10 +184,13 @@ async def test_an_application_without_a_lifespan_is_served_all_the_same() -> Non
 async def test_a_function_that_makes_an_application_gives_each_replica_its_own() -> None:
     made = Log()
 
+    async def count() -> int:
+        return len(made)
+
     def build() -> fastapi.FastAPI:
         app = fastapi.FastAPI()
         made.append(app)
-        app.add_api_route("/", lambda: len(made))
+        app.add_api_route("/", count)
         return app
 
     @serve.deployment(sync_methods="inline", num_replicas=3)
