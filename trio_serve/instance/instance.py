@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from random import Random
 from typing import Any
 
 import attrs
@@ -46,12 +47,13 @@ async def open_instance(
     grpc_options: gRPCOptions | Mapping[str, Any] | None = None,
     logging_config: LoggingConfig | Mapping[str, Any] | None = None,
     metrics_options: MetricsOptions | Mapping[str, Any] | None = None,
+    random: Random | None = None,
 ) -> AsyncIterator["Instance"]:
     """Open an instance for the length of the block.
 
     A port opens for the options that are given, and none for None; port 0 takes a free one.  Leaving the
     block drains: calls in flight have the graceful timeouts to finish.  An error that leaves it, and a
-    cancellation, end everything at once.
+    cancellation, end everything at once.  ``random`` draws what is drawn: replicas, and their names.
 
     Raises:
         Mistakes: bad options, all of them.
@@ -65,7 +67,7 @@ async def open_instance(
         None if metrics_options is None else options_from(MetricsOptions, metrics_options, "metrics_options")
     )
     with contextlib.nullcontext() if logs is None else open_logs(logs), errors_alone():
-        async with open_controller() as controller:
+        async with open_controller(random=random) as controller:
             with errors_alone():
                 async with trio.open_nursery() as nursery:
                     instance = Instance(controller, nursery)
@@ -188,8 +190,8 @@ class Instance:
     ) -> None:
         """From now on, let the applications in ``weights`` answer what comes for ``name``, by their shares.
 
-        ``name`` is an application that requests reach, or an endpoint, and may be among them.  With ``sticky``,
-        an HTTP header or gRPC metadata key, the same value of it is always answered by the same one.  Calls
+        ``name`` is an application that requests reach, or an endpoint, and may be among them.  ``sticky`` is
+        an HTTP header or gRPC metadata key: the same value of it is always answered by the same one.  Calls
         under way are not touched, and shadows stay as they are; ``{name: 1.0}`` ends the split.
 
         Raises:

@@ -4,7 +4,7 @@ Each class takes its fields by name, is frozen, and refuses bad values when it i
 Wherever one is asked for, a dict with the same keys does as well (``*_options_from``).
 
 Ours, and not in Ray: ``host``, ``tls``, ``protos``, ``message_bytes_max``, ``keepalive``,
-``max_connection_age_s``, ``drain_timeout_s`` and ``expose_tracebacks`` of `gRPCOptions`, and
+``max_connection_age_s``, ``drain_timeout_s``, ``expose_tracebacks`` and ``faults`` of `gRPCOptions`, and
 ``drain_timeout_s`` and ``cors_origins`` of `HTTPOptions`.
 
 Knows nothing of what the options do.
@@ -84,6 +84,31 @@ class KeepaliveOptions:
     __attrs_post_init__ = check_settings
 
 
+def _share(value: Any) -> float:
+    """A part of all: a number from 0 to 1."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise wrong(f"{shown(value)} is not a number from 0 to 1")
+    return float(value)
+
+
+@attrs.frozen
+class FaultOptions:
+    """Faults that the gRPC proxy makes on purpose, to try clients with (``trio_serve.grpc.wire_faults``)."""
+
+    seed: int | None = setting(optional(whole_number(0)), None)
+    latency_s: float | None = setting(optional(seconds), None)
+    latency_jitter_s: float | None = setting(optional(seconds), None)
+    cut_after_bytes: int | None = setting(optional(whole_number(1)), None)
+    stall_after_bytes: int | None = setting(optional(whole_number(1)), None)
+    reset_share: float = setting(_share, 0.0)
+    reset_code: str = setting(
+        one_of("INTERNAL_ERROR", "REFUSED_STREAM", "CANCEL", "ENHANCE_YOUR_CALM"), "INTERNAL_ERROR"
+    )
+    goaway_after_calls: int | None = setting(optional(whole_number(1)), None)
+
+    __attrs_post_init__ = check_settings
+
+
 @attrs.frozen
 class gRPCOptions:  # noqa: N801  # the name that Ray gave it
     """The gRPC proxy.
@@ -105,6 +130,7 @@ class gRPCOptions:  # noqa: N801  # the name that Ray gave it
     max_connection_age_s: float | None = setting(optional(seconds), None)
     drain_timeout_s: float = setting(seconds, 30.0)
     expose_tracebacks: bool = setting(flag, True)
+    faults: FaultOptions | None = setting(optional(settings(FaultOptions)), None)
 
     __attrs_post_init__ = check_settings
 

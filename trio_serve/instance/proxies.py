@@ -11,15 +11,16 @@ import importlib
 import math
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from trio_serve.grpc.methods import Method, MethodSourceError, methods_from
 from trio_serve.grpc.server import Server
-from trio_serve.instance.options import HTTPOptions, TLSOptions, gRPCOptions
+from trio_serve.instance.options import FaultOptions, HTTPOptions, TLSOptions, gRPCOptions
 from trio_serve.instance.settings import Mistake, Mistakes
 from trio_serve.proxy.grpc_proxy import GrpcProxy
 from trio_serve.serving.controller import Controller
@@ -157,7 +158,8 @@ async def open_grpc_door(
     """
     methods, tls = _read(options)
     keepalive = options.keepalive
-    server = Server(
+    make_server = _server_with(options.faults)
+    server = make_server(
         message_bytes_max=options.message_bytes_max,
         request_timeout_s=options.request_timeout_s,
         reflection=options.enable_reflection,
@@ -188,6 +190,16 @@ async def open_http_door(
     tls = _http_tls(options)
     opened = list(listeners) or await open_listeners(options.host, options.port)
     return HttpDoor(options, controller, opened, tls)
+
+
+def _server_with(faults: FaultOptions | None) -> Callable[..., Server]:
+    """The server's class; the one with faults is imported for those who ask for them."""
+    if faults is None:
+        return Server
+    from trio_serve.grpc.wire_faults import FaultyServer, WireFaults
+
+    wanted = {name: value for name, value in attrs.asdict(faults).items() if value is not None}
+    return partial(FaultyServer, faults=WireFaults(**wanted))
 
 
 def _http_tls(options: HTTPOptions) -> ssl.SSLContext | None:

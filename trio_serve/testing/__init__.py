@@ -10,13 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trio_serve.grpc.wire_faults import WireFaults
     from trio_serve.testing.fakes import replace_deployments
+    from trio_serve.testing.faults import DeploymentFaults, Faults, InjectedFault, with_faults
     from trio_serve.testing.in_thread import ThreadService, serving_in_thread
     from trio_serve.testing.scheduling import seeded_scheduling, shake
     from trio_serve.testing.service import Service, serving
     from trio_serve.testing.virtual_time import run_in_virtual_time
 
 _HOMES = {
+    "DeploymentFaults": "trio_serve.testing.faults",
+    "Faults": "trio_serve.testing.faults",
+    "InjectedFault": "trio_serve.testing.faults",
     "Service": "trio_serve.testing.service",
     "ThreadService": "trio_serve.testing.in_thread",
     "replace_deployments": "trio_serve.testing.fakes",
@@ -25,17 +30,24 @@ _HOMES = {
     "serving": "trio_serve.testing.service",
     "serving_in_thread": "trio_serve.testing.in_thread",
     "shake": "trio_serve.testing.scheduling",
+    "WireFaults": "trio_serve.grpc.wire_faults",
+    "with_faults": "trio_serve.testing.faults",
 }
 
 __all__ = [
+    "DeploymentFaults",
+    "Faults",
+    "InjectedFault",
     "Service",
     "ThreadService",
+    "WireFaults",
     "replace_deployments",
     "run_in_virtual_time",
     "seeded_scheduling",
     "serving",
     "serving_in_thread",
     "shake",
+    "with_faults",
 ]
 
 

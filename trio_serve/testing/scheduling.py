@@ -18,11 +18,15 @@ none of these, and a run is the same down to each switch of tasks.
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from trio._core import _run as trio_run
 
 SEED_MAX = 2**32
+
+seed_in_force: ContextVar[int | None] = ContextVar("trio_serve.testing.seed", default=None)
+"""The seed of the block that this code runs in; who draws something for a test draws it from this."""
 
 
 @contextmanager
@@ -37,12 +41,14 @@ def seeded_scheduling(seed: int | None = None) -> Iterator[int]:
     flag, state = trio_run._ALLOW_DETERMINISTIC_SCHEDULING, trio_run._r.getstate()
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # Final, for all but Hypothesis
     trio_run._r.seed(seed)
+    outside = seed_in_force.set(seed)
     try:
         yield seed
     except BaseException as error:
         error.add_note(f"scheduling seed: {seed}")
         raise
     finally:
+        seed_in_force.reset(outside)
         trio_run._ALLOW_DETERMINISTIC_SCHEDULING = flag  # type: ignore[misc]
         trio_run._r.setstate(state)
 

@@ -8,8 +8,9 @@ checks, autoscaling, keepalive and drain take no time and are exact.  Sync metho
 clock cannot run past them.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from random import Random
 from typing import Any
 
 import trio
@@ -17,6 +18,7 @@ import trio
 from trio_serve.grpc.channel import Channel, open_channel
 from trio_serve.grpc.methods import methods_from_all
 from trio_serve.grpc.server import Server
+from trio_serve.grpc.wire_faults import FaultyServer
 from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.instance import Handle, Instance, open_instance
 from trio_serve.instance.targets import RunTarget
@@ -24,6 +26,8 @@ from trio_serve.proxy.grpc_proxy import GrpcProxy
 from trio_serve.serving.application import Application, build_graph
 from trio_serve.serving.status import ServeStatus
 from trio_serve.testing.fakes import replace_deployments
+from trio_serve.testing.faults import Faults, crash, with_faults
+from trio_serve.testing.scheduling import seed_in_force
 
 
 class Service:
@@ -70,6 +74,14 @@ class Service:
         """
         await _run(self.instance, app, self.name)
 
+    def crash(self, deployment: str) -> None:
+        """Let one replica of ``deployment`` die at once, with the calls that it serves; another one follows.
+
+        Raises:
+            DeploymentUnavailable: there is none of that name.
+        """
+        crash(self.instance.controller.find(self.name, deployment).receiving[0])
+
     async def drain(self, timeout_s: float = float("inf")) -> None:
         """Refuse new calls and wait for those in flight, as at SIGTERM; the service is over then."""
         await self.server.drain(timeout_s)
@@ -84,12 +96,14 @@ async def serving(
     overrides: Mapping[str, Any] | None = None,
     request_timeout_s: float | None = None,
     expose_tracebacks: bool = True,
+    faults: Faults | None = None,
 ) -> AsyncIterator[Service]:
     """Serve ``app`` in memory for the length of the block.
 
     ``services`` are what ``grpc_servicer_functions`` takes: ``add_XServicer_to_server`` functions, grpclib
     bases, ``_pb2`` modules, ``.proto`` paths.  ``overrides`` puts fakes in the place of deployments, by name
-    (see ``replace_deployments``).
+    (see ``replace_deployments``).  ``faults`` are those of `faults.Faults`; what leaves the block then tells
+    their seed.
 
     Raises:
         MethodSourceError: services that cannot be found, all of them.
@@ -97,16 +111,38 @@ async def serving(
     """
     methods = methods_from_all(services)
     application = replace_deployments(app, overrides) if overrides else app
-    async with open_instance() as instance:
-        await _run(instance, application, name)
-        server = Server(request_timeout_s=request_timeout_s)
-        GrpcProxy(server, instance.controller, methods, expose_tracebacks=expose_tracebacks)
-        with errors_alone():
-            async with trio.open_nursery() as nursery:
-                await nursery.start(server.serve_listeners)
-                async with open_channel(server) as channel:
-                    yield Service(instance, name, server, channel)
-                nursery.cancel_scope.cancel()
+    if faults is not None:
+        application = with_faults(application, faults)
+    with _telling(faults):
+        random = Random(seed_in_force.get())
+        async with open_instance(random=random) as instance:
+            await _run(instance, application, name)
+            server = _server(faults, request_timeout_s)
+            GrpcProxy(server, instance.controller, methods, expose_tracebacks=expose_tracebacks)
+            with errors_alone():
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(server.serve_listeners)
+                    async with open_channel(server, rng=random) as channel:
+                        yield Service(instance, name, server, channel)
+                    nursery.cancel_scope.cancel()
+
+
+def _server(faults: Faults | None, request_timeout_s: float | None) -> Server:
+    wire = None if faults is None else faults.of_the_wire
+    if wire is None:
+        return Server(request_timeout_s=request_timeout_s)
+    return FaultyServer(faults=wire, request_timeout_s=request_timeout_s)
+
+
+@contextmanager
+def _telling(faults: Faults | None) -> Iterator[None]:
+    """Let an error tell the seed that it came with."""
+    try:
+        yield
+    except BaseException as error:
+        if faults is not None:
+            error.add_note(f"faults: {faults}")
+        raise
 
 
 async def _run(instance: Instance, app: Application, name: str) -> None:
