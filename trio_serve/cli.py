@@ -7,24 +7,21 @@ Knows options and their texts; what they lead to is in ``instance``.
 """
 
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _option(name: str, *more: str, **settings: Any) -> Callable[[Command], Command]:
-    """An option that ``TRIO_SERVE_<OPTION>`` stands for too."""
-    variable = name.partition("/")[0].strip("-").replace("-", "_").upper()
-    return click.option(name, *more, envvar=f"TRIO_SERVE_{variable}", show_envvar=True, **settings)
+from trio_serve import cli_detached
+from trio_serve.cli_detached import option as _option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="trio-serve")
 def main() -> None:
     """Serve Python applications over gRPC and HTTP."""
+
+
+main.add_command(cli_detached.build)
 
 
 @main.command()
