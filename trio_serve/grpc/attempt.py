@@ -61,10 +61,13 @@ class Attempt:
         Raises:
             TooManyStreams, ConnectionClosing: not here, not now; nothing was sent.
         """
-        self.stream = connection.wire.open_stream(self.call.request_fields(self.number), self)
+        call = self.call
+        self.stream = connection.wire.open_stream(
+            call.head.prefix, self, changing=call.changing_fields(self.number)
+        )
         self.connection = connection
         self.push()
-        self.call.attempt_opened()
+        call.attempt_opened()
 
     def push(self) -> None:
         """Send the requests that the call has kept and this attempt has not sent yet."""

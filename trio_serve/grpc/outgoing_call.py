@@ -266,14 +266,14 @@ class OutgoingCall:
 
     # What attempts report.
 
-    def request_fields(self, number: int) -> Fields:
-        """The header fields of an attempt after ``number`` earlier ones."""
+    def changing_fields(self, number: int) -> Fields:
+        """The header fields that follow ``head.prefix`` in an attempt after ``number`` earlier ones."""
         timeout_s = None if self.head.deadline == math.inf else self.head.deadline - trio.current_time()
         head = self.head
         metadata = head.metadata
         if number:
             metadata = (*metadata, (b"grpc-previous-rpc-attempts", b"%d" % number))
-        return build_request_fields(head.prefix, timeout_s, metadata)
+        return build_request_fields((), timeout_s, metadata)
 
     def attempt_opened(self) -> None:
         if self._buffered > self.channel.retry_buffer_bytes:

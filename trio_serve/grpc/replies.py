@@ -27,6 +27,9 @@ __all__ = ["MESSAGES_A_TURN", "StreamReplyCall", "UnaryReplyCall"]
 MESSAGES_A_TURN = 64
 """After so many messages that were there already, a reader lets other tasks run."""
 
+LEFT_TO_THE_END_BYTES = 1024
+"""A reply no larger leaves its window to be given back by the end of its stream, which is about to come."""
+
 
 class UnaryReplyCall(OutgoingCall):
     """A call whose answer is one message."""
@@ -39,12 +42,14 @@ class UnaryReplyCall(OutgoingCall):
         self.payload: bytes | None = None
 
     def data_received(self, attempt: Attempt, data: bytes) -> None:
-        # The one who waits wants all of it, so the window is given back at once.
-        attempt.give_back(len(data))
         if self._reader is None and self.payload is None:
             self.payload = whole_message(data, self.head.reply_bytes_max)
             if self.payload is not None:
+                if len(data) > LEFT_TO_THE_END_BYTES:
+                    attempt.give_back(len(data))
                 return
+        # The one who waits wants all of it, so the window is given back at once.
+        attempt.give_back(len(data))
         reader = self._reader
         if reader is None:
             reader = self._reader = _reader_for(attempt, self.head.reply_bytes_max)

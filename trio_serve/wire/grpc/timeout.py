@@ -12,6 +12,7 @@ _DIGITS_MAX = 8
 _VALUE_END = 10**_DIGITS_MAX
 
 _NANOSECONDS = {b"n": 1, b"u": 1_000, b"m": 1_000_000, b"S": 10**9, b"M": 60 * 10**9, b"H": 3600 * 10**9}
+_MICROSECONDS_FROM, _MICROSECONDS_TO = 0.1, 99.0
 _SECONDS = {unit: nanoseconds / 1e9 for unit, nanoseconds in _NANOSECONDS.items()}
 
 
@@ -25,6 +26,8 @@ def encode_timeout(seconds: float) -> bytes:
     Raises:
         ValueError: not a finite number; a call without a deadline sends no timeout.
     """
+    if _MICROSECONDS_FROM <= seconds < _MICROSECONDS_TO:  # nearly every one: the finest unit is known
+        return b"%du" % math.ceil(seconds * 1e6)
     if not math.isfinite(seconds):
         raise ValueError(f"timeout is {seconds!r}; leave it out for a call without a deadline")
     nanoseconds = max(1, math.ceil(seconds * 1e9))
