@@ -113,6 +113,7 @@ class Registration:
         "message_bytes_max",
         "method",
         "on_end",
+        "streams_replies",
         "streams_requests",
         "trailing_metadata",
     )
@@ -133,6 +134,7 @@ class Registration:
         self.message_bytes_max = message_bytes_max
         self.counters = counters
         self.streams_requests: bool = method.cardinality.value.client_streaming
+        self.streams_replies: bool = method.cardinality.value.server_streaming
 
 
 class ServerCall:
@@ -193,6 +195,16 @@ class ServerCall:
     @property
     def method(self) -> "Method":
         return self._registration.method
+
+    @property
+    def streams_requests(self) -> bool:
+        """Whether the client may send several messages."""
+        return self._registration.streams_requests
+
+    @property
+    def streams_replies(self) -> bool:
+        """Whether the method answers with a stream of messages."""
+        return self._registration.streams_replies
 
     @property
     def path(self) -> str:

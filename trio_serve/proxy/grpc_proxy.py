@@ -5,7 +5,8 @@
          +------------------- GrpcReply <----------------------+
 
 Which application answers is decided by the metadata key ``application``; where it is missing and there is
-one application only, by that.  ``request_id`` is echoed or made; ``multiplexed_model_id`` rides along.
+one application only, by that; where it has a traffic policy, that decides who answers in its place.
+``request_id`` is echoed or made; ``multiplexed_model_id`` rides along.
 
 Nothing here waits and no task is started: the call's deadline, cancellation and backpressure are those of
 the envelope.  Source: Ray Serve's guide "Set Up a gRPC Service".
@@ -26,6 +27,7 @@ from trio_serve.proxy.access_log import AccessLog
 from trio_serve.proxy.counters import OTHER, ProxyCounters
 from trio_serve.proxy.grpc_context import RayServegRPCContext
 from trio_serve.proxy.grpc_reply import GrpcReply
+from trio_serve.proxy.grpc_traffic import chosen_for, send_copies
 from trio_serve.proxy.request_stream import gRPCInputStream
 from trio_serve.serving.controller import Controller
 from trio_serve.serving.deployment_state import DeploymentState
@@ -93,31 +95,35 @@ class GrpcProxy:
             call.finish(Status.NOT_FOUND, _not_found(application), reply.trailing_metadata())
             return
         reply.counters = self.counters.of(call.path, application, call.path)
-        request = RequestContext(reply.request_id, application, model_id, call.deadline, call.path)
+        split = record.traffic
+        if split is not None:
+            record = chosen_for(call, split) or record
+        request = RequestContext(reply.request_id, record.name, model_id, call.deadline, call.path)
         try:
             self._send(call, record.ingress, request, reply)
         except ServeError as error:
             reply.fail(error)
+        if split is not None:
+            send_copies(call, split, request, self._loop)
 
     def _send(
         self, call: ServerCall, ingress: DeploymentState, request: RequestContext, reply: GrpcReply
     ) -> None:
-        rpc = call.method
-        kind = rpc.cardinality.value
-        method = ingress.spec.methods.get(rpc.name)
+        name = call.method.name
+        method = ingress.spec.methods.get(name)
         if method is None or method.takes_grpc_context:
             reply.context = request.grpc_context = RayServegRPCContext(
                 call, request.application, request.request_id, request.multiplexed_model_id, self._loop
             )
-        message = gRPCInputStream(call, self._loop) if kind.client_streaming else call.request
+        message = gRPCInputStream(call, self._loop) if call.streams_requests else call.request
         envelope = ingress.call(
-            rpc.name,
+            name,
             (message,),
             {},
             request=request,
             reply=reply,
             deadline=call.deadline,
-            stream=kind.server_streaming,
+            stream=call.streams_replies,
         )
         call.on_cancel = functools.partial(_cancel, envelope)
 

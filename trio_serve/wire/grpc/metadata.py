@@ -59,7 +59,9 @@ def encode_metadata(metadata: MetadataLike) -> Fields:
         TypeError: a key that is no ``str``; text for a ``-bin`` key; a value neither text nor bytes.
     """
     fields = []
-    for key, value in metadata.items() if isinstance(metadata, Mapping) else metadata:
+    # A tuple, which it mostly is, is told at once; the general question asks an ABC.
+    pairs = metadata if type(metadata) is tuple or not isinstance(metadata, Mapping) else metadata.items()
+    for key, value in pairs:
         name = _encode_key(key)
         if type(value) is str and value.isascii() and value.isprintable() and name[-4:] != b"-bin":
             fields.append((name, value.strip(" ").encode("ascii")))
