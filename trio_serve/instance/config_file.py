@@ -39,6 +39,7 @@ from trio_serve.instance.settings import (
     text,
     wrong,
 )
+from trio_serve.instance.traffic_settings import TrafficSettings, unknown_targets
 from trio_serve.serving.options import OPTION_NAMES, OptionsError, read_options
 
 
@@ -100,6 +101,7 @@ class ApplicationConfig:
     runtime_env: RuntimeEnv = setting(settings(RuntimeEnv), RuntimeEnv())
     deployments: list[dict[str, Any]] = setting(list_of(_deployment_options), [])
     logging_config: LoggingConfig | None = setting(optional(settings(LoggingConfig)), None)
+    traffic: TrafficSettings | None = setting(optional(settings(TrafficSettings)), None)
 
     __attrs_post_init__ = check_settings
 
@@ -114,6 +116,7 @@ def _applications(value: Any) -> list[ApplicationConfig]:
     if value == []:
         raise wrong("is empty; there is nothing to serve")
     mistakes += collisions(_as_written(value))
+    mistakes += unknown_targets((each.traffic for each in applications), [each.name for each in applications])
     if mistakes:
         raise Mistakes(mistakes)
     return applications

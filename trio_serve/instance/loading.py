@@ -43,7 +43,10 @@ def load_applications(plan: ServePlan) -> list[RunTarget]:
         else:
             mistakes += _unknown_deployments(target, app, here)
             options = {each["name"]: each for each in app.deployments}
-            targets.append(RunTarget(target, app.name, app.route_prefix, app.logging_config, options))
+            traffic = None if app.traffic is None else app.traffic.policy(app.name)
+            targets.append(
+                RunTarget(target, app.name, app.route_prefix, app.logging_config, options, traffic)
+            )
     if len(mistakes) > len(raised):
         raise plan.error(mistakes)
     if raised:

@@ -13,13 +13,15 @@ from trio_serve.instance.routes import application_name, collisions, route_prefi
 from trio_serve.instance.settings import Mistake, Mistakes, shown
 from trio_serve.serving.application import Application, build_graph
 from trio_serve.serving.deployment import Deployment
+from trio_serve.serving.traffic import TrafficPolicy
 
 
 @attrs.frozen
 class RunTarget:
     """An application to run; ``route_prefix=None`` keeps it off HTTP.
 
-    ``deployment_options``, by the name of the deployment, stand over those that the code gives.
+    ``deployment_options``, by the name of the deployment, stand over those that the code gives.  ``traffic``
+    goes into force when all that are run together are RUNNING; None leaves it as it is.
     """
 
     target: Application
@@ -27,6 +29,7 @@ class RunTarget:
     route_prefix: str | None = "/"
     logging_config: LoggingConfig | Mapping[str, Any] | None = None
     deployment_options: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    traffic: TrafficPolicy | None = None
 
 
 def check_targets(targets: Sequence[RunTarget], running: Mapping[str, str | None]) -> None:

@@ -31,7 +31,9 @@ from trio_serve.proxy.http_exchange import ClientGone, Receive, ResponseCut, Sco
 from trio_serve.proxy.http_grpc import GrpcOverHttp
 from trio_serve.proxy.http_head import RequestHead, read_head
 from trio_serve.proxy.http_response import send_response
+from trio_serve.proxy.http_traffic import CopiedRequest, chosen_for
 from trio_serve.serving.controller import Controller
+from trio_serve.serving.endpoint import Endpoint
 from trio_serve.serving.errors import BackPressureError, DeploymentUnavailable, MethodNotFound
 from trio_serve.serving.replies import UnaryReply
 from trio_serve.serving.request_context import RequestContext
@@ -64,6 +66,7 @@ class HttpProxy:
         self.counters = HttpCounters()
         self.access_log = AccessLog(controller.applications)
         self._applications: Mapping[str, RunningApplication] = controller.applications
+        self._endpoints: Mapping[str, Endpoint] = controller.endpoints
         self._root_path = root_path
         self._timeout_s = inf if request_timeout_s is None else request_timeout_s
 
@@ -73,7 +76,7 @@ class HttpProxy:
         answer = HttpAnswer(scope, send, head.request_id)
         path = self._below_root(scope["path"])
         translator = self._translator(scope, path)
-        route = None if path is None else routes.match(path, self._applications)
+        route = None if path is None else self._route_of(path)
         prefix, application = route or ("", "")
         if translator is not None:
             prefix, application = translator.label(path or ""), ""
@@ -112,13 +115,28 @@ class HttpProxy:
             return path
         return (path[len(root) :] or "/") if routes.lies_below(path, root) else None
 
+    def _route_of(self, path: str) -> routes.Route | None:
+        route = routes.match(path, self._applications)
+        if not self._endpoints:
+            return route
+        other = routes.match(path, self._endpoints)
+        return max(filter(None, (route, other)), key=lambda found: len(found.prefix), default=None)
+
+    def _door_at(self, route: routes.Route) -> RunningApplication | Endpoint:
+        """What lies at ``route``: an application and an endpoint may share a name, but never a prefix."""
+        endpoint = self._endpoints.get(route.application)
+        if endpoint is not None and endpoint.route_prefix == route.prefix:
+            return endpoint
+        return self._applications[route.application]
+
     async def _answer_own(self, path: str, answer: HttpAnswer) -> None:
         if self.draining:
             await answer.send_text(503, DRAINING)
         elif path == "/-/healthz":
             await answer.send_text(200, "success")
         else:
-            text = json.dumps(routes.table(self._applications.items()), separators=(",", ":"))
+            table = routes.table([*self._applications.items(), *self._endpoints.items()])
+            text = json.dumps(table, separators=(",", ":"))
             await answer.send_text(200, text, b"application/json")
 
     # Deployments.
@@ -126,18 +144,33 @@ class HttpProxy:
     async def _ask(
         self, route: routes.Route, scope: Scope, receive: Receive, answer: HttpAnswer, head: RequestHead
     ) -> None:
-        ingress = self._applications[route.application].ingress
         is_websocket = scope["type"] == "websocket"
+        door = self._door_at(route)
+        if isinstance(door, Endpoint):
+            if not is_websocket and scope["method"] not in door.methods:
+                await answer.send_text(405, f"{route.prefix!r} takes {', '.join(door.methods)} only.")
+                return
+            application = chosen_for(scope, door.traffic)
+            if application is None:
+                await answer.send_text(503, f"endpoint {door.name!r} has no backend left that answers.")
+                return
+        else:
+            application = door if door.traffic is None else chosen_for(scope, door.traffic) or door
+        ingress = application.ingress
         if is_websocket and not getattr(ingress.spec.target, "__serve_asgi__", False):
             await answer.send_text(404, f"{route.application!r} takes no WebSockets; @ingress(app) does.")
             return
         timeout_s = inf if is_websocket else min(self._timeout_s, head.timeout_s)
         deadline = trio.current_time() + timeout_s
         context = RequestContext(
-            head.request_id, route.application, head.multiplexed_model_id, deadline, route.prefix
+            head.request_id, application.name, head.multiplexed_model_id, deadline, route.prefix
         )
         prefix = "" if route.prefix == "/" else route.prefix
         scope = {**scope, "root_path": self._root_path + prefix}
+        copied = None
+        if door.traffic is not None and (shadows := door.traffic.shadow_targets()):
+            copied = CopiedRequest(door.traffic, shadows, scope, receive, context)
+            receive = copied.receive
         connection = WebSocket if is_websocket else Request
         reply = UnaryReply()
         try:
@@ -150,12 +183,17 @@ class HttpProxy:
                 deadline=deadline,
                 respond=functools.partial(send_response, scope, receive, answer.send),
             )
+            if copied is not None:
+                copied.begin()
             await _outcome(envelope, reply)
         except Exception as error:
             answer.take_over()
             if isinstance(error, DeadlinePassed) and trio.current_time() >= deadline:
                 error = _TimedOut(head.request_id, timeout_s)
             await self._fail(scope, answer, head, error)
+        finally:
+            if copied is not None:
+                copied.end()
 
     async def _fail(self, scope: Scope, answer: HttpAnswer, head: RequestHead, error: Exception) -> None:
         """Answer with the status that ``error`` means; where an answer has begun, cut it short."""
