@@ -29,6 +29,7 @@ from trio_serve.instance.plan import CommandLine, ServePlan, plan_of
 from trio_serve.instance.progress import logged_progress
 from trio_serve.instance.settings import Mistakes
 from trio_serve.instance.targets import RunTarget
+from trio_serve.observe.blocked_loop import watch_loop
 from trio_serve.observe.logs import open_logs
 from trio_serve.observe.traces import from_their_first_frame
 from trio_serve.proxy.stack_trace import user_stack_trace
@@ -116,6 +117,7 @@ class _Foreground:
         with self._cut, errors_alone():
             async with trio.open_nursery() as watching:
                 await watching.start(self._obey_signals)
+                watching.start_soon(watch_loop)
                 if self._supervised.lifeline_fd is not None:
                     watching.start_soon(self._obey_lifeline, self._supervised.lifeline_fd)
                 async with open_instance() as self._instance:
