@@ -8,7 +8,6 @@ import attrs
 from benchmarks.processes import python
 
 OURS = "trio_serve.grpc"
-WHOLE_PATH = "trio_serve, whole path"
 
 
 @attrs.frozen
@@ -32,7 +31,6 @@ def roster(go_programs: Path | None) -> list[Server]:
     """The servers that can be had here, ours first; grpc-go when its programs have been built."""
     servers = [
         _python(OURS, "trio_serve_grpc"),
-        _python(WHOLE_PATH, "trio_serve_application"),
         _python("trio_serve", "trio_serve_whole"),
         _python("grpcio", "grpcio_sync", ("grpc",)),
         _python("grpc.aio", "grpcio_aio", ("grpc",)),
