@@ -279,6 +279,17 @@ def chat(log: Log) -> serve.Application:
                 log.append("cancelled")
                 raise
 
+        @app.websocket("/slow")
+        async def slow(self, ws: fastapi.WebSocket) -> None:
+            await self.deaf_before(ws)
+
+        async def deaf_before(self, ws: fastapi.WebSocket) -> None:
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                log.append("cancelled")
+                raise
+
         @app.websocket("/refuses")
         async def refuses(self, ws: fastapi.WebSocket) -> None:
             await ws.close(code=1008)
@@ -391,7 +402,25 @@ async def test_garbage_on_a_websocket_ends_it_alone() -> None:
         await client.stream.send_all(b"\xff\xff\xff\xff\xff\xff")
         while await client.stream.receive_some(65536):
             pass
-        await wait_all_tasks_blocked()
         assert (await served.ask("/chat/nope")).status == 404
+        await wait_all_tasks_blocked()
         assert served.server.connection_errors == 0
         assert served.proxy.counters.ongoing == 0
+
+
+async def test_a_client_that_talks_before_it_was_accepted_leaves_nothing_behind() -> None:
+    from wsproto.events import Request as Opening
+
+    log = Log()
+    async with serving(chat=chat(log)) as served:
+        client = WebSocketClient(served.connect().stream)
+        await client.stream.send_all(client.ws.send(Opening(host="test", target="/chat/slow")))
+        await wait_all_tasks_blocked()
+        await client.stream.send_all(b"\x81\x80\x00\x00\x00\x00")
+        while await client.stream.receive_some(65536):
+            break
+        await client.stream.aclose()
+        await trio.sleep(2)
+
+        assert log == ["cancelled"]
+        assert served.server.connections == set()

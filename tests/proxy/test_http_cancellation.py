@@ -213,7 +213,7 @@ async def test_a_client_that_leaves_while_its_body_is_not_read_is_noticed() -> N
         await client.leave()
         await wait_all_tasks_blocked()
 
-    assert log == ["started", "cancelled"]
+        assert log == ["started", "cancelled"]
 
 
 async def test_a_client_that_leaves_with_a_pipelined_request_waiting_is_noticed() -> None:
@@ -225,7 +225,7 @@ async def test_a_client_that_leaves_with_a_pipelined_request_waiting_is_noticed(
         await client.leave()
         await wait_all_tasks_blocked()
 
-    assert log == ["started", "cancelled"]
+        assert log == ["started", "cancelled"]
 
 
 async def test_background_tasks_go_on_when_the_client_has_its_answer_and_leaves() -> None:
@@ -273,3 +273,4 @@ async def test_a_body_that_fails_half_way_cuts_the_connection(caplog: pytest.Log
             await client.ask("/")
 
     assert "the reason" in caplog.text
+    assert len(caplog.records) == 1

@@ -211,3 +211,18 @@ async def test_many_clients_at_once_get_their_own_answers() -> None:
                     nursery.start_soon(ask, number)
 
     assert wrong == 0
+
+
+async def test_an_answer_given_before_the_body_was_read_is_not_lost_to_a_reset() -> None:
+    @serve.deployment
+    async def refuses(request: Request) -> str:
+        return "not read"
+
+    request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n" + b"x" * 1_000_000
+    async with serve.open_instance(http_options=ANY_PORT) as instance:
+        await instance.run(refuses.bind())
+        for _ in range(5):
+            async with await trio.open_tcp_stream("127.0.0.1", instance.http_port) as stream:  # type: ignore[arg-type]
+                await stream.send_all(request)
+                await trio.sleep(0.05)
+                assert (await stream.receive_some()).endswith(b"not read")
