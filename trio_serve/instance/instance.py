@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 import trio
 
+from trio_serve.instance.backends import Backends
 from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.metrics_door import MetricsDoor, open_metrics_door
 from trio_serve.instance.options import HTTPOptions, LoggingConfig, MetricsOptions, gRPCOptions, options_from
@@ -89,6 +90,7 @@ class Instance:
     def __init__(self, controller: Controller, nursery: trio.Nursery) -> None:
         self.trio_token = trio.lowlevel.current_trio_token()
         self.controller = controller
+        self.backends = Backends(controller)
         self._nursery = nursery
         self._grpc: GrpcDoor | None = None
         self._metrics: MetricsDoor | None = None
@@ -127,6 +129,8 @@ class Instance:
             ExceptionGroup: when more than one failed, with the error of each; otherwise as `run`.
         """
         running = {name: app.route_prefix for name, app in self.controller.applications.items()}
+        for name, endpoint in self.controller.endpoints.items():
+            running[f"endpoint {name}"] = endpoint.route_prefix
         check_targets(targets, running)
         errors: list[Exception] = []
         async with trio.open_nursery() as nursery:
@@ -144,19 +148,26 @@ class Instance:
 
     async def _deploy(self, target: RunTarget, errors: list[Exception]) -> None:
         try:
-            options = with_log_settings(target)
-            for each in options.values():
-                if "logging_config" in each:
-                    admit(each["logging_config"].log_level)
-            await self.controller.deploy(
-                target.target,
-                name=target.name,
-                route_prefix=target.route_prefix,
-                logging_config=target.logging_config,
-                overrides=options,
-            )
+            await self.deploy(target)
         except Exception as error:
             errors.append(error)
+
+    async def deploy(self, target: RunTarget) -> None:
+        """Run one application as `run` does, for who has checked already that it goes with the others.
+
+        Its traffic policy is left to the caller, for when those that it names run.
+        """
+        options = with_log_settings(target)
+        for each in options.values():
+            if "logging_config" in each:
+                admit(each["logging_config"].log_level)
+        await self.controller.deploy(
+            target.target,
+            name=target.name,
+            route_prefix=target.route_prefix,
+            logging_config=target.logging_config,
+            overrides=options,
+        )
 
     async def delete(self, name: str) -> None:
         """Drain the application ``name`` and take it away; KeyError when there is none."""
@@ -273,6 +284,13 @@ class Instance:
         if metrics_options is not None:
             self._exporter.ray_prefix = metrics_options.ray_prefix
             self._metrics = await open_metrics_door(metrics_options, self._exporter.scrape, metrics_listeners)
+
+    async def open_grpc(self, grpc_options: gRPCOptions) -> None:
+        """Open the gRPC proxy of an instance that serves, and has none.  Raises as `open_instance`."""
+        assert self._grpc is None
+        await self.listen(None, grpc_options)
+        assert self._grpc is not None
+        await self._grpc.accept(self._nursery)
 
     async def accept(self) -> None:
         """Serve who connects, and has connected since `listen`."""

@@ -17,12 +17,14 @@ import logging
 import queue
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import outcome
 import trio
 
+from trio_serve.instance.client import Client
+from trio_serve.instance.crossing import from_outside, in_its_thread
 from trio_serve.instance.instance import Handle, Instance, current_instance, open_instance
 from trio_serve.instance.options import HTTPOptions, LoggingConfig, MetricsOptions, gRPCOptions, options_from
 from trio_serve.instance.settings import one_of
@@ -134,12 +136,14 @@ def start(
     grpc_options: gRPCOptions | Mapping[str, Any] | None = None,
     logging_config: LoggingConfig | Mapping[str, Any] | None = None,
     *,
+    detached: bool = False,
     metrics_options: MetricsOptions | Mapping[str, Any] | None = None,
-) -> None:
+) -> Client:
     """Open the script's instance: in a thread of its own, until the script ends or `shutdown`.
 
     Without ``http_options`` the HTTP proxy has its defaults; the gRPC proxy opens when its options name a
     service.  ``proxy_location="Disabled"`` opens none.  ``metrics_options`` open a port for Prometheus.
+    ``detached`` is heard and cannot be obeyed here: a warning says what outlives a script.
 
     Raises:
         RuntimeError: in a Trio program, which has `open_instance`.
@@ -153,7 +157,21 @@ def start(
     options = _script_options(proxy_location, http_options, grpc_options, logging_config)
     if metrics_options is not None:
         options["metrics_options"] = options_from(MetricsOptions, metrics_options, "metrics_options")
-    _default_instance(**options)
+    if detached:
+        logger.warning(
+            "start(detached=True): this instance lives in the script's own process and ends with it; "
+            "`trio-serve run` serves on by itself"
+        )
+    return Client(_default_instance(**options))
+
+
+def connect() -> Client:
+    """A client of the instance that is open.
+
+    Raises:
+        RuntimeError: there is none; says how to start one.
+    """
+    return Client(_instance())
 
 
 def run(
@@ -174,11 +192,11 @@ def run(
         Mistakes: a bad name or prefix.
         Exception: what the constructor of a deployment raised, itself.
     """
-    instance = _instance_to_run_on()
+    instance = instance_to_run_on()
     run_target = RunTarget(target, name, route_prefix, logging_config)
     if trio.lowlevel.in_trio_run():
         return _run_and_stay(instance, run_target) if blocking else _run_one(instance, run_target)
-    handle = _from_outside(instance, _run_one, instance, run_target)
+    handle = from_outside(instance, _run_one, instance, run_target)
     if blocking:
         _stay()
     return handle
@@ -186,10 +204,10 @@ def run(
 
 def run_many(targets: Sequence[RunTarget], blocking: bool = False) -> Any:
     """Run several applications as `run` does, together; a list of their handles."""
-    instance = _instance_to_run_on()
+    instance = instance_to_run_on()
     if trio.lowlevel.in_trio_run():
         return instance.run_many(targets)
-    handles = _from_outside(instance, instance.run_many, targets)
+    handles = from_outside(instance, instance.run_many, targets)
     if blocking:
         _stay()
     return handles
@@ -200,7 +218,7 @@ def delete(name: str) -> Any:
     instance = _instance()
     if trio.lowlevel.in_trio_run():
         return instance.delete(name)
-    return _from_outside(instance, instance.delete, name)
+    return from_outside(instance, instance.delete, name)
 
 
 def shutdown() -> Any:
@@ -208,26 +226,26 @@ def shutdown() -> Any:
     if trio.lowlevel.in_trio_run():
         return _instance().shutdown()
     if (around := _instance_around()) is not None:
-        return _from_outside(around, around.shutdown)
+        return from_outside(around, around.shutdown)
     return _close_default()
 
 
 def status() -> ServeStatus:
     """What runs, and how it is."""
     instance = _instance()
-    return _in_its_thread(instance, instance.status)
+    return in_its_thread(instance, instance.status)
 
 
 def get_app_handle(name: str) -> Handle:
     """A handle for the ingress of the application ``name``; KeyError when there is none."""
     instance = _instance()
-    return _in_its_thread(instance, instance.get_app_handle, name)
+    return in_its_thread(instance, instance.get_app_handle, name)
 
 
 def get_deployment_handle(deployment_name: str, app_name: str | None = None) -> Handle:
     """A handle for any deployment of an application (the caller's own, when none is named)."""
     instance = _instance()
-    return _in_its_thread(instance, instance.get_deployment_handle, deployment_name, app_name)
+    return in_its_thread(instance, instance.get_deployment_handle, deployment_name, app_name)
 
 
 def grpc_port() -> int | None:
@@ -262,7 +280,7 @@ def _instance() -> Instance:
     raise RuntimeError("no instance is running in this program; serve.start() or serve.run(app) starts one")
 
 
-def _instance_to_run_on() -> Instance:
+def instance_to_run_on() -> Instance:
     """As `_instance`, but a script that has none yet gets one with Ray's defaults."""
     if _instance_around() is None and not trio.lowlevel.in_trio_run() and _default is None:
         return _default_instance(**_script_options(None, None, None, None))
@@ -301,18 +319,6 @@ async def _run_one(instance: Instance, target: RunTarget) -> Handle:
 async def _run_and_stay(instance: Instance, target: RunTarget) -> None:
     await _run_one(instance, target)
     await trio.sleep_forever()
-
-
-def _from_outside(instance: Instance, act: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    """Call ``act`` in the thread of ``instance``, and wait for what it returns or raises."""
-    return trio.from_thread.run(act, *args, trio_token=instance.trio_token)
-
-
-def _in_its_thread(instance: Instance, act: Callable[..., Result], *args: Any) -> Result:
-    """As `_from_outside`, for what does not wait; from within a Trio program it is just called."""
-    if trio.lowlevel.in_trio_run():
-        return act(*args)
-    return trio.from_thread.run_sync(act, *args, trio_token=instance.trio_token)
 
 
 def _stay() -> None:

@@ -78,6 +78,11 @@ class ReplicaContext:
         """The part of the tag that tells the replicas of one deployment apart."""
         return self.replica_tag.rpartition("#")[2]
 
+    @property
+    def backend_tag(self) -> str:
+        """The backend, as Ray Serve 1.3 called a deployment."""
+        return self.deployment
+
 
 def get_replica_context() -> ReplicaContext:
     """The replica that the calling code runs in: its constructor, a method, or a task that these started.
@@ -92,6 +97,12 @@ def get_replica_context() -> ReplicaContext:
             "a deployment"
         )
     return request.replica.context
+
+
+def get_current_backend_tag() -> str | None:
+    """The backend (the deployment) that the calling code runs in; None outside a replica."""
+    request = current.get()
+    return None if request is None or request.replica is None else request.replica.context.backend_tag
 
 
 def get_multiplexed_model_id() -> str:
