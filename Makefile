@@ -28,7 +28,7 @@ format: $(VENV)/test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/bench  ## speed beside grpcio, grpc.aio, grpclib and (where Go is there) grpc-go
+bench: $(VENV)/bench  ## speed beside grpcio, grpc.aio, grpclib, (where Go is there) grpc-go, uvicorn and hypercorn
 	@$(BIN)/python -m benchmarks
 
 conformance: $(VENV)/test  ## outside tools (h2spec, interop clients, ...), as far as this machine has them

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import cells, client_cells, growth, memory, observing, plot, table
+from benchmarks import cells, client_cells, growth, http_cells, memory, observing, plot, table
 from benchmarks.load import golang
 from benchmarks.processes import ServerProcess
 from benchmarks.schema import generated_modules
 from benchmarks.servers.roster import OURS, Server, roster
 
-PARTS = ("servers", "clients", "memory", "growth", "observing")
+PARTS = ("servers", "clients", "http", "memory", "growth", "observing")
 
 
 def main() -> None:
@@ -35,6 +35,8 @@ def main() -> None:
         bars = run.servers() if "servers" in options.parts else {}
         if "clients" in options.parts:
             run.clients()
+        if "http" in options.parts:
+            run.http()
         if "memory" in options.parts:
             run.memory()
         if "observing" in options.parts:
@@ -84,6 +86,27 @@ class Run:
                     repeats[client.name].append(client.measure(server.port, self.options.seconds))
         print(f"Clients, calling {fastest.name}:\n")
         print(table.clients_table({name: table.median(of) for name, of in repeats.items()}), end="\n\n")
+
+    def http(self) -> None:
+        """Print the table of HTTP servers; one that is not installed gets a row that says so."""
+        only = self.options.only
+        chosen = [one for one in http_cells.servers() if not only or one.server.name in only]
+        repeats: dict[tuple[str, str], list[cells.Measured]] = defaultdict(list)
+        for repeat in range(self.options.repeats):
+            for one in chosen:
+                if not one.server.available:
+                    continue
+                _progress(f"repeat {repeat + 1}: {one.row}")
+                with ServerProcess(one.server.command) as process:
+                    for cell in one.cells():
+                        repeats[one.row, cell.name].append(cell.measure(process, self.options.seconds))
+        results: dict[str, dict[str, cells.Measured]] = {one.row: {} for one in chosen}
+        for (row, cell_name), measured in repeats.items():
+            results[row][cell_name] = table.median(measured)
+        if chosen:
+            print("HTTP/1.1, the same answer:\n")
+            print(table.servers_table(chosen[0].cells(), results), end="\n\n")
+            print(f"{http_cells.INGRESS}, CPU against {http_cells.ratios(results)}", end="\n\n")
 
     def memory(self) -> None:
         connections = 20 if self.options.quick else memory.CONNECTIONS

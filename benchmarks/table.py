@@ -48,10 +48,14 @@ def memory_table(results: Mapping[str, Resting]) -> str:
 def _cell(measured: Measured | None) -> str:
     if measured is None:
         return "-"
-    text = f"{measured.rate:,.0f} / {measured.cpu_us:,.3g}"
+    text = f"{measured.rate:,.0f} / {_figure(measured.cpu_us, 3)}"
     if math.isnan(measured.p50_ms):
         return text
-    return f"{text} [{measured.p50_ms:.2g}/{measured.p99_ms:.2g}]"
+    return f"{text} [{_figure(measured.p50_ms, 2)}/{_figure(measured.p99_ms, 2)}]"
+
+
+def _figure(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def test_the_benchmark_prints_its_tables_and_draws_its_plot(tmp_path: Path) -> None:
-    """Our server and one peer, every cell once."""
+    """Our servers and one peer of each, every cell once."""
     plot = tmp_path / "plot.svg"
     command = [sys.executable, "-m", "benchmarks", "--quick", "--plot", str(plot)]
     command += [
@@ -17,9 +17,14 @@ def test_the_benchmark_prints_its_tables_and_draws_its_plot(tmp_path: Path) -> N
         "trio_serve.grpc",
         "--only",
         "grpc.aio",
+        "--only",
+        "trio_serve, FastAPI ingress",
+        "--only",
+        "FastAPI on hypercorn, Trio",
         "--parts",
         "servers",
         "clients",
+        "http",
         "memory",
         "growth",
         "observing",
@@ -31,6 +36,8 @@ def test_the_benchmark_prints_its_tables_and_draws_its_plot(tmp_path: Path) -> N
     for row in (
         "| trio_serve.grpc |",
         "| grpc.aio |",
+        "| trio_serve, FastAPI ingress |",
+        "CPU against FastAPI on hypercorn, Trio: ",
         "open streams",
         "open connections",
         "registered methods",
