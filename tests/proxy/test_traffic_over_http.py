@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 import trio_serve as serve
 from tests.proxy.http_client import Served, serving
+from trio_serve.serving.request_context import current_request
 from trio_serve.serving.traffic import TrafficPolicy
 
 
@@ -97,14 +98,16 @@ async def test_one_user_is_always_answered_by_the_same_version() -> None:
         assert set.union(*by_user.values()) == {"old", "new"}
 
 
-async def test_handles_in_a_canary_lead_to_its_own_application() -> None:
+async def test_a_request_that_a_canary_gets_belongs_to_its_application() -> None:
     @serve.deployment
     class Front:
         def __init__(self, back: Any) -> None:
             self.back = back
 
         async def __call__(self, request: Request) -> str:
-            return f"{await self.back.remote(request)} in {serve.get_replica_context().app_name}"
+            asked = current_request()
+            assert asked is not None
+            return f"{await self.back.remote(request)} in {asked.application}"
 
     async with serving(app=Front.bind(Version.bind("old"))) as served:
         await deploy(served, canary=Front.bind(Version.bind("new")))
@@ -240,3 +243,26 @@ async def test_a_body_that_is_long_or_not_read_is_not_copied() -> None:
         split = served.controller.applications["app"].traffic
         assert split is not None
         assert (split.shadows.sent, split.shadows.dropped, bodies) == (0, 2, [])
+
+
+async def test_a_version_that_is_being_deleted_finishes_and_its_share_falls_to_the_others() -> None:
+    @serve.deployment
+    async def slow(request: Request) -> str:
+        await trio.sleep(10)
+        return "slow"
+
+    async with serving(app=Version.bind("app")) as served:
+        await deploy(served, going=slow.bind(), staying=Version.bind("staying"))
+        set_policy(served, {"going": 1.0, "staying": 0.0})
+        under_way = served.connect()
+        await under_way.send("/app")
+        await trio.testing.wait_all_tasks_blocked()
+        set_policy(served, {"going": 0.5, "staying": 0.5})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(served.controller.delete, "going")
+            await trio.testing.wait_all_tasks_blocked()
+            assert {(await served.ask("/app")).text for _ in range(20)} == {"staying"}
+        assert {(await served.ask("/app")).text for _ in range(20)} == {"staying"}
+        assert (await under_way.response()).text == "slow"
+        await served.controller.delete("staying")
+        assert (await served.ask("/app")).text == "app"  # whose policy has nobody left
