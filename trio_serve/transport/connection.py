@@ -245,6 +245,7 @@ class Http2Connection:
                     size = RECEIVE_BYTES
                 else:
                     size = RECEIVE_BYTES_MAX
+                del data  # a waiting reader holds no bytes: there may be many, and one read is large
                 if wire.unsent:
                     writer.wake()
                 while server and writer.backlog > UNREAD_ANSWERS_MAX:

@@ -15,7 +15,7 @@ Knows nothing of connections.
 
 import functools
 
-KEPT_BYTES = 16 * 1024 * 1024
+KEPT_BYTES = 8 * 1024 * 1024
 
 
 @functools.cache  # a second block would come from the heap itself, and be cleared there
