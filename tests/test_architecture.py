@@ -47,7 +47,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "engines": ({"serving"}, {"ray"}),
     "testing": (
         {"transport", "grpc", "actors", "serving", "proxy", "observe", "instance"},
-        {"trio", "outcome", "attrs", "pytest", "anyio"},
+        {"trio", "outcome", "attrs", "pytest", "anyio", "cloudpickle"},
     ),
     # the faces at the top: the public names and the command line
     "": (

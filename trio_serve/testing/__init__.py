@@ -14,15 +14,20 @@ if TYPE_CHECKING:
     from trio_serve.testing.fakes import replace_deployments
     from trio_serve.testing.faults import DeploymentFaults, Faults, InjectedFault, with_faults
     from trio_serve.testing.in_thread import ThreadService, serving_in_thread
+    from trio_serve.testing.leaks import Leaked
+    from trio_serve.testing.process_boundary import WouldNotSurvive
     from trio_serve.testing.scheduling import seeded_scheduling, shake
     from trio_serve.testing.service import Service, serving
+    from trio_serve.testing.strictness import Strict
     from trio_serve.testing.virtual_time import run_in_virtual_time
 
 _HOMES = {
     "DeploymentFaults": "trio_serve.testing.faults",
     "Faults": "trio_serve.testing.faults",
     "InjectedFault": "trio_serve.testing.faults",
+    "Leaked": "trio_serve.testing.leaks",
     "Service": "trio_serve.testing.service",
+    "Strict": "trio_serve.testing.strictness",
     "ThreadService": "trio_serve.testing.in_thread",
     "replace_deployments": "trio_serve.testing.fakes",
     "run_in_virtual_time": "trio_serve.testing.virtual_time",
@@ -30,6 +35,7 @@ _HOMES = {
     "serving": "trio_serve.testing.service",
     "serving_in_thread": "trio_serve.testing.in_thread",
     "shake": "trio_serve.testing.scheduling",
+    "WouldNotSurvive": "trio_serve.testing.process_boundary",
     "WireFaults": "trio_serve.grpc.wire_faults",
     "with_faults": "trio_serve.testing.faults",
 }
@@ -38,9 +44,12 @@ __all__ = [
     "DeploymentFaults",
     "Faults",
     "InjectedFault",
+    "Leaked",
     "Service",
+    "Strict",
     "ThreadService",
     "WireFaults",
+    "WouldNotSurvive",
     "replace_deployments",
     "run_in_virtual_time",
     "seeded_scheduling",

@@ -9,7 +9,7 @@ clock cannot run past them.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from random import Random
 from typing import Any
 
@@ -28,12 +28,16 @@ from trio_serve.serving.status import ServeStatus
 from trio_serve.testing.fakes import replace_deployments
 from trio_serve.testing.faults import Faults, crash, with_faults
 from trio_serve.testing.scheduling import seed_in_force
+from trio_serve.testing.strictness import Prepare, Strict, strictly
 
 
 class Service:
     """An application while it is served."""
 
-    def __init__(self, instance: Instance, name: str, server: Server, channel: Channel) -> None:
+    def __init__(
+        self, instance: Instance, name: str, server: Server, channel: Channel, prepare: Prepare
+    ) -> None:
+        self._prepare = prepare
         self.instance = instance
         self.name = name
         self.server = server
@@ -72,7 +76,7 @@ class Service:
         Raises:
             Exception: what a constructor raised; the old version serves on.
         """
-        await _run(self.instance, app, self.name)
+        await _run(self.instance, self._prepare(app), self.name)
 
     def crash(self, deployment: str) -> None:
         """Let one replica of ``deployment`` die at once, with the calls that it serves; another one follows.
@@ -97,13 +101,15 @@ async def serving(
     request_timeout_s: float | None = None,
     expose_tracebacks: bool = True,
     faults: Faults | None = None,
+    strict: bool | Strict = False,
 ) -> AsyncIterator[Service]:
     """Serve ``app`` in memory for the length of the block.
 
     ``services`` are what ``grpc_servicer_functions`` takes: ``add_XServicer_to_server`` functions, grpclib
     bases, ``_pb2`` modules, ``.proto`` paths.  ``overrides`` puts fakes in the place of deployments, by name
     (see ``replace_deployments``).  ``faults`` are those of `faults.Faults`; what leaves the block then tells
-    their seed.
+    their seed.  ``strict`` fails the block for what is found at its end: values that would not survive a
+    process boundary, and leaks.
 
     Raises:
         MethodSourceError: services that cannot be found, all of them.
@@ -113,18 +119,28 @@ async def serving(
     application = replace_deployments(app, overrides) if overrides else app
     if faults is not None:
         application = with_faults(application, faults)
-    with _telling(faults):
-        random = Random(seed_in_force.get())
+    random = Random(seed_in_force.get())
+    with _telling(faults), _strictly(strict) as prepare:
         async with open_instance(random=random) as instance:
-            await _run(instance, application, name)
+            await _run(instance, prepare(application), name)
             server = _server(faults, request_timeout_s)
             GrpcProxy(server, instance.controller, methods, expose_tracebacks=expose_tracebacks)
             with errors_alone():
                 async with trio.open_nursery() as nursery:
                     await nursery.start(server.serve_listeners)
                     async with open_channel(server, rng=random) as channel:
-                        yield Service(instance, name, server, channel)
+                        yield Service(instance, name, server, channel, prepare)
                     nursery.cancel_scope.cancel()
+
+
+def _strictly(strict: bool | Strict) -> AbstractContextManager[Prepare]:
+    if not strict:
+        return nullcontext(_as_it_is)
+    return strictly(Strict() if strict is True else strict)
+
+
+def _as_it_is(application: Application) -> Application:
+    return application
 
 
 def _server(faults: Faults | None, request_timeout_s: float | None) -> Server:
