@@ -19,6 +19,7 @@ import trio
 
 from trio_serve.actors.envelope import Envelope
 from trio_serve.actors.errors import DeadlinePassed, MailboxClosed, MailboxFull
+from trio_serve.actors.pace import Pace
 
 _COMPACT_FROM = 64  # below this many entries a deadline heap is not worth tidying
 
@@ -26,13 +27,14 @@ _COMPACT_FROM = 64  # below this many entries a deadline heap is not worth tidyi
 class Mailbox:
     """At most ``capacity`` envelopes (None: no limit), first in, first out.
 
-    ``waiting`` holds them in order, for those who look.
+    ``waiting`` holds them in order, for those who look; ``pace`` tells how fast they go.
     """
 
     def __init__(self, capacity: int | None, name: str = "mailbox") -> None:
         self.capacity = capacity
         self.name = name
         self.waiting: OrderedDict[Envelope, None] = OrderedDict()
+        self.pace = Pace()
         self._deadlines: list[tuple[float, int, Envelope]] = []
         self._sequence = count()
         self._alarm: trio.CancelScope | None = None
@@ -40,6 +42,15 @@ class Mailbox:
 
     def __len__(self) -> int:
         return len(self.waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room; looking drops what has expired, if that is needed to make some."""
+        capacity = self.capacity
+        if capacity is None or len(self.waiting) < capacity:
+            return False
+        self.drop_expired()
+        return len(self.waiting) >= capacity
 
     def put_nowait(self, envelope: Envelope) -> None:
         """Queue ``envelope``.
@@ -50,12 +61,9 @@ class Mailbox:
         """
         if self._closed is not None:
             raise MailboxClosed(f"{self.name} is closed: {self._closed}") from self._closed
-        waiting = self.waiting
-        if self.capacity is not None and len(waiting) >= self.capacity:
-            self.drop_expired()
-            if len(waiting) >= self.capacity:
-                raise MailboxFull(self.name, len(waiting), self.capacity)
-        waiting[envelope] = None
+        if self.full:
+            raise MailboxFull(self.name, len(self.waiting), self.capacity or 0)
+        self.waiting[envelope] = None
         envelope.queue = self
         if envelope.deadline != inf:
             self._watch(envelope)
@@ -68,12 +76,22 @@ class Mailbox:
             return None
         envelope, _ = self.waiting.popitem(last=False)
         envelope.queue = None
+        if self.waiting:
+            self.pace.taken(trio.current_time())
+        else:
+            self.pace.rest()
         return envelope
+
+    def expected_wait_s(self, now: float) -> float:
+        """How long an envelope put now (Trio time) will wait, by what has lately been taken; 0: not known."""
+        return self.pace.expected_wait_s(len(self.waiting), now) if self.waiting else 0.0
 
     def remove(self, envelope: Envelope) -> None:
         """Forget a waiting envelope; its place is free at once."""
         del self.waiting[envelope]
         envelope.queue = None
+        if not self.waiting:
+            self.pace.rest()
 
     def close(self, reason: BaseException) -> None:
         """Refuse what comes from now on, because of ``reason``; what waits stays."""

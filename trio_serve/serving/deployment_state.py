@@ -3,7 +3,8 @@
     call ── a replica with room? ── yes ──> the replica
                     │ no
                     └──> the queue, bounded by max_queued_requests ──> the first replica that has room
-                           │ full: BackPressureError         │ none left: DeploymentUnavailable
+                           │ full, or too long for the       │ none left: DeploymentUnavailable
+                           │ deadline: BackPressureError
 
 Everything here is synchronous.  How replicas come and go is ``fleet``'s affair.
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 import trio
 
-from trio_serve.actors import Envelope, Mailbox, MailboxFull, Reply
+from trio_serve.actors import Envelope, Mailbox, Reply
 from trio_serve.serving.application import DeploymentSpec
 from trio_serve.serving.autoscaling import Autoscaler
 from trio_serve.serving.balancing import choose
@@ -29,6 +30,13 @@ from trio_serve.serving.replica import Replica
 from trio_serve.serving.request_context import RequestContext, current
 
 _REMEMBERED_MODELS = 1024
+
+WAIT_SHARE_MAX = 0.5
+"""A call is queued while the wait to expect is at most this share of the time that it has left.
+
+The other half is for the work itself, and for the error of the estimate.  Without this, a queue of 10,000
+fills until each call waits nearly as long as its deadline allows, and the work on it comes too late.
+"""
 
 
 class DeploymentState:
@@ -98,6 +106,13 @@ class DeploymentState:
         Raises:
             MethodNotFound, BackPressureError, DeploymentUnavailable: at once; ``reply`` hears nothing then.
         """
+        if self.mailbox.waiting:
+            # Then no replica has room; a call that will be refused should cost nothing more than that.
+            try:
+                self._admit(deadline, trio.current_time())
+            except BackPressureError:
+                self.routed += 1
+                raise
         envelope = self.prepare(
             method, args, kwargs, request, reply, deadline, stream, None, contextvars.copy_context()
         )
@@ -133,7 +148,7 @@ class DeploymentState:
         """Send an envelope to a replica with room, or to the queue.
 
         Raises:
-            BackPressureError: the queue is full.
+            BackPressureError: the queue is full, or too long for the call's deadline.
             DeploymentUnavailable: nothing serves this deployment, nor is about to.
         """
         self.routed += 1
@@ -144,14 +159,27 @@ class DeploymentState:
         if replica is not None:
             replica.actor.deliver(envelope)
             return
-        envelope.message.queued_at = trio.current_time()
-        try:
-            self.mailbox.put_nowait(envelope)
-        except MailboxFull as full:
-            self.refused += 1
-            raise BackPressureError(full.waiting, full.capacity) from None
+        envelope.message.queued_at = now = trio.current_time()
+        self._admit(envelope.deadline, now)
+        self.mailbox.put_nowait(envelope)
         if not self.receiving and self.autoscaler is not None:
             self.autoscaler.wake()
+
+    def _admit(self, deadline: float, now: float) -> None:
+        """Refuse a call that the queue has no room for, or whose turn would come too late."""
+        mailbox = self.mailbox
+        why = ""
+        if not mailbox.full:
+            if deadline == inf:
+                return
+            wait_s, left_s = mailbox.expected_wait_s(now), deadline - now
+            if wait_s <= WAIT_SHARE_MAX * left_s:
+                return
+            why = (
+                f"Its wait would be about {wait_s:.2g} s, too long with {left_s:.2g} s left to its deadline."
+            )
+        self.refused += 1
+        raise BackPressureError(len(mailbox), self.options.max_queued_requests, why)
 
     def _choose_for_model(self, model_id: str) -> Replica | None:
         # A replica tells of a model when it begins to load it; a second call may come sooner.

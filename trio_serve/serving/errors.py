@@ -6,19 +6,24 @@ class ServeError(Exception):
 
 
 class BackPressureError(ServeError):
-    """The deployment's queue is full; raised at once, so that the caller can back off."""
+    """The deployment's queue is full, or too long for this call's deadline.
 
-    def __init__(self, num_queued_requests: int, max_queued_requests: int) -> None:
+    Raised at once, so that the caller can back off; ``why`` is empty for a full queue.
+    """
+
+    def __init__(self, num_queued_requests: int, max_queued_requests: int, why: str = "") -> None:
         self.num_queued_requests = num_queued_requests
         self.max_queued_requests = max_queued_requests
+        self.why = why
         super().__init__(self.message)
 
     @property
     def message(self) -> str:
-        return (
+        text = (
             f"Request dropped due to backpressure (num_queued_requests={self.num_queued_requests}, "
             f"max_queued_requests={self.max_queued_requests})."
         )
+        return f"{text} {self.why}" if self.why else text
 
 
 class DeploymentUnavailable(ServeError):
