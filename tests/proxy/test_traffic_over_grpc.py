@@ -159,3 +159,17 @@ async def test_the_end_of_shadowing_and_of_a_split() -> None:
         assert (await client.one(Note(), metadata=[("application", "app")])).text == "old"
         await trio.testing.wait_all_tasks_blocked()
         assert not seen
+
+
+async def test_what_a_policy_did_is_exported() -> None:
+    async with versions() as (service, client):
+        await service.instance.set_traffic("app", {"next": 1.0})
+        await service.instance.shadow_traffic("app", "app", 1.0)
+        await client.one(Note(), metadata=[("application", "app")])
+        await trio.testing.wait_all_tasks_blocked()
+
+        lines = service.instance.metrics_text().splitlines()
+
+        assert 'serve_traffic_requests{door="app",target="next"} 1.0' in lines
+        assert 'serve_traffic_shadow_requests{door="app",result="succeeded"} 1.0' in lines
+        assert 'serve_traffic_ongoing_shadow_requests{door="app"} 0.0' in lines

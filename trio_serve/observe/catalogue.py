@@ -130,6 +130,20 @@ _ALL = (
     Metric("serve_deployment_queued_queries", _G, _DEPLOYMENT, "Calls that wait for a replica with room."),
     Metric("serve_deployment_refused_queries", _C, _DEPLOYMENT, "Calls refused because the queue was full."),
     Metric("serve_deployment_replica_healthy", _G, _REPLICA, "1: the replica takes calls; 0: it does not."),
+    # Traffic policies.
+    Metric(
+        "serve_traffic_requests",
+        _C,
+        ("door", "target"),
+        "Requests to an application or endpoint with a traffic policy, by who answers.",
+    ),
+    Metric(
+        "serve_traffic_shadow_requests",
+        _C,
+        ("door", "result"),
+        "Copies of requests for shadows: succeeded, failed, or dropped for want of room.",
+    ),
+    Metric("serve_traffic_ongoing_shadow_requests", _G, ("door",), "Copies for shadows under way."),
     # Batches.
     Metric("serve_batches_processed", _C, _FUNCTION, "Batches that were begun."),
     Metric("serve_actual_batch_size", _S, _FUNCTION, "Items in a batch."),

@@ -24,6 +24,21 @@ def add_serving_metrics(controller: Controller, families: Families) -> None:
             _add_deployment(fleet, families)
             for replica in fleet.replicas():
                 _add_replica(replica, (application.name, fleet.state.name, replica.tag), families)
+    _add_traffic(controller, families)
+
+
+def _add_traffic(controller: Controller, families: Families) -> None:
+    splits = {name: each.traffic for name, each in controller.applications.items()}
+    splits |= {name: each.traffic for name, each in controller.endpoints.items()}
+    for name, split in splits.items():
+        if split is None:
+            continue
+        for target, count in split.chosen.items():
+            families.add("serve_traffic_requests", (name, target), count)
+        shadows = split.shadows
+        for result in ("succeeded", "failed", "dropped"):
+            families.add("serve_traffic_shadow_requests", (name, result), getattr(shadows, result))
+        families.add("serve_traffic_ongoing_shadow_requests", (name,), shadows.ongoing)
 
 
 def _add_deployment(fleet: Fleet, families: Families) -> None:

@@ -31,7 +31,7 @@ from trio_serve.proxy.http_exchange import ClientGone, Receive, ResponseCut, Sco
 from trio_serve.proxy.http_grpc import GrpcOverHttp
 from trio_serve.proxy.http_head import RequestHead, read_head
 from trio_serve.proxy.http_response import send_response
-from trio_serve.proxy.http_traffic import CopiedRequest, chosen_for
+from trio_serve.proxy.http_traffic import CopiedRequest, answering
 from trio_serve.serving.controller import Controller
 from trio_serve.serving.endpoint import Endpoint
 from trio_serve.serving.errors import BackPressureError, DeploymentUnavailable, MethodNotFound
@@ -146,16 +146,11 @@ class HttpProxy:
     ) -> None:
         is_websocket = scope["type"] == "websocket"
         door = self._door_at(route)
-        if isinstance(door, Endpoint):
-            if not is_websocket and scope["method"] not in door.methods:
-                await answer.send_text(405, f"{route.prefix!r} takes {', '.join(door.methods)} only.")
-                return
-            application = chosen_for(scope, door.traffic)
-            if application is None:
-                await answer.send_text(503, f"endpoint {door.name!r} has no backend left that answers.")
-                return
-        else:
-            application = door if door.traffic is None else chosen_for(scope, door.traffic) or door
+        try:
+            application = answering(scope, door)
+        except HTTPException as refused:
+            await answer.send_text(refused.status_code, refused.detail)
+            return
         ingress = application.ingress
         if is_websocket and not getattr(ingress.spec.target, "__serve_asgi__", False):
             await answer.send_text(404, f"{route.application!r} takes no WebSockets; @ingress(app) does.")

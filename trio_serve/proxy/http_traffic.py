@@ -13,10 +13,12 @@ import functools
 from collections.abc import Iterable
 
 import trio
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from trio_serve.proxy.http_exchange import Message, Receive, Scope
 from trio_serve.proxy.http_response import send_response
+from trio_serve.serving.endpoint import Endpoint
 from trio_serve.serving.request_context import RequestContext
 from trio_serve.serving.running_application import RunningApplication
 from trio_serve.serving.traffic_split import TrafficSplit
@@ -24,8 +26,23 @@ from trio_serve.serving.traffic_split import TrafficSplit
 SHADOW_BODY_BYTES_MAX = 1 << 20
 
 
-def chosen_for(scope: Scope, split: TrafficSplit) -> RunningApplication | None:
-    """The application that answers the request."""
+def answering(scope: Scope, door: RunningApplication | Endpoint) -> RunningApplication:
+    """The application that answers a request to ``door``.
+
+    Raises:
+        HTTPException: an endpoint that does not take the method, or has no backend left.
+    """
+    if isinstance(door, RunningApplication):
+        return door if door.traffic is None else _chosen_for(scope, door.traffic) or door
+    if scope["type"] == "http" and scope["method"] not in door.methods:
+        raise HTTPException(405, f"{door.route_prefix!r} takes {', '.join(door.methods)} only.")
+    chosen = _chosen_for(scope, door.traffic)
+    if chosen is None:
+        raise HTTPException(503, f"Endpoint {door.name!r} has no backend left.")
+    return chosen
+
+
+def _chosen_for(scope: Scope, split: TrafficSplit) -> RunningApplication | None:
     sticky = split.policy.sticky
     if sticky is None:
         return split.choose()
