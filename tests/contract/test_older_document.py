@@ -314,6 +314,44 @@ def test_an_endpoint_splits_its_traffic_takes_its_methods_and_goes(run: Run) -> 
     gone.value.close()
 
 
+def test_a_handle_in_a_script_follows_the_policy_and_sends_copies(run: Run) -> None:
+    names = run(
+        """
+        import queue
+        import trio_serve as serve
+
+        copies = queue.Queue()
+
+        def shadow(request):
+            copies.put((request.data, dict(request.query_params)))
+
+        serve.create_backend("answers", lambda request: request.data * 2)
+        serve.create_backend("shadow", shadow)
+        serve.create_endpoint("end", backend="answers")
+        serve.shadow_traffic("end", "shadow", 1.0)
+        """
+    )
+    assert serve.get_handle("end").remote(21, q="x").result(timeout_s=10) == 42
+    assert names["copies"].get(timeout=10) == (21, {"q": "x"})
+
+
+def test_applications_of_today_split_their_traffic_from_a_script(run: Run) -> None:
+    @serve.deployment
+    class Version:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, request: Any) -> str:
+            return self.name
+
+    serve.run(Version.bind("old"), name="app")
+    serve.run(Version.bind("new"), name="canary", route_prefix=None)
+    serve.set_traffic("app", {"app": 0.0, "canary": 1.0}, sticky="x-user")
+    assert get("/") == "new"
+    serve.set_traffic("app", {"app": 1.0})
+    assert get("/") == "old"
+
+
 def test_connect_without_an_instance_says_how_to_start_one() -> None:
     with pytest.raises(RuntimeError, match=r"no instance is running in this program; serve.start\(\)"):
         serve.connect()

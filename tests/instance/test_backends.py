@@ -282,3 +282,12 @@ async def test_what_is_refused_names_the_thing() -> None:
         with pytest.raises(TypeError, match="marks a function or a method"):
             serve.accept_batch(Adder)
         assert list(client.list_backends()) == ["one"]
+
+
+async def test_nothing_of_them_is_left_after_a_shutdown() -> None:
+    async with serve.open_instance() as instance:
+        client = serve.connect()
+        await client.create_backend("one", tag_of)
+        await client.create_endpoint("end", backend="one")
+        await instance.shutdown()
+        assert (client.list_backends(), client.list_endpoints()) == ({}, {})

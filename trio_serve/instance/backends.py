@@ -106,7 +106,8 @@ class Backends:
 
     def list_backends(self) -> dict[str, BackendConfig]:
         """Every backend with its config."""
-        return {tag: backend.config for tag, backend in self._backends.items()}
+        running = self._controller.applications
+        return {tag: backend.config for tag, backend in self._backends.items() if tag in running}
 
     async def delete_backend(self, backend_tag: str, force: bool = False) -> None:
         """Drain a backend and take it away; with ``force`` its calls are cut off.
@@ -199,7 +200,8 @@ class Backends:
     def _backend(self, tag: str) -> _Backend:
         backend = self._backends.get(tag)
         if backend is None or tag not in self._controller.applications:
-            raise KeyError(f"there is no backend {tag!r}; there are: {', '.join(self._backends) or 'none'}")
+            known = ", ".join(self.list_backends()) or "none"
+            raise KeyError(f"there is no backend {tag!r}; there are: {known}")
         return backend
 
     def _endpoint(self, name: str) -> Endpoint:

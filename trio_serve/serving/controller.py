@@ -117,8 +117,9 @@ class Controller:
                     del self.applications[name]
 
     async def shutdown(self) -> None:
-        """Delete every application, the last deployed first."""
+        """Delete every endpoint, and every application, the last deployed first."""
         await trio.lowlevel.checkpoint()
+        self.endpoints.clear()
         for name in reversed(list(self.applications)):
             if name in self.applications:
                 await self.delete(name)
