@@ -94,3 +94,20 @@ async def test_calls_that_come_while_the_last_replica_goes_are_answered_soon() -
             for call in calls:
                 assert await call == 1
             assert trio.current_time() - start < 5
+
+
+async def test_a_call_that_waits_as_the_last_replica_goes_wakes_the_deployment_in_that_moment() -> None:
+    """It came while there was a replica, so its own arrival has asked for none."""
+    async with serving(scaled()) as (controller, handle):
+        at_work = [handle.remote(10), handle.remote(10)]
+        waiting = handle.remote(1)
+        await trio.sleep(1.1)
+        (fleet,) = controller.applications["default"].fleets.values()
+
+        fleet.set_target_replicas(0)
+        start = trio.current_time()
+
+        assert await waiting == 1
+        assert trio.current_time() - start == pytest.approx(1, abs=0.01)
+        for call in at_work:
+            assert await call == 10

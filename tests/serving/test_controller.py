@@ -421,6 +421,65 @@ async def test_delete_cuts_what_is_not_done_within_the_graceful_timeout() -> Non
             await waiting
 
 
+@pytest.mark.parametrize("begins_s", [0, 5, 6.9])
+async def test_the_graceful_timeout_runs_once_and_not_again_for_what_began_meanwhile(begins_s: float) -> None:
+    """A queued call that gets its slot within the timeout is cut when the timeout ends, not one later."""
+    narrow = Part.options(max_ongoing_requests=1, graceful_shutdown_timeout_s=7)
+    async with serving(narrow.bind("p")) as (controller, handle):
+        first, second = handle.remote(begins_s), handle.remote(1000)
+        await trio.sleep(0)
+        begun = trio.current_time()
+        await controller.delete("default")
+
+        assert trio.current_time() == pytest.approx(begun + 7)
+        assert await first == "p"
+        with pytest.raises(ActorStopped):
+            await second
+
+
+async def test_a_delete_in_the_middle_of_an_update_gives_the_old_replicas_no_second_timeout() -> None:
+    patient = Part.options(graceful_shutdown_timeout_s=7)
+    async with serving(patient.bind("old")) as (controller, handle):
+        call = handle.remote(1000)
+        await trio.sleep(0)
+        begun = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(controller.deploy, patient.bind("new"))
+            await trio.sleep(4)
+            await controller.delete("default")
+            with pytest.raises(ActorStopped):
+                await call
+            assert trio.current_time() <= begun + 4 + 7
+            assert trio.current_time() == pytest.approx(begun + 7)
+
+
+async def test_fifty_updates_under_load_fail_no_call() -> None:
+    """A full queue all the time, replicas that come and go, no retries."""
+    part = Part.options(num_replicas=2, max_ongoing_requests=2)
+    async with serving(part.bind("0")) as (controller, _):
+        answered = 0
+        over = False
+
+        async def caller() -> None:
+            nonlocal answered
+            handle = controller.get_app_handle("default")
+            while not over:
+                await handle.remote(0.01)
+                answered += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(caller)
+            for version in range(1, 51):
+                replicas = part.options(num_replicas=1 + version % 3)
+                await controller.deploy(replicas.bind(str(version)))
+                await trio.sleep(0.2)
+            over = True
+
+    assert answered > 2000
+    assert sum(line.endswith("begins") for line in LOG) == sum(line.endswith("ends") for line in LOG)
+
+
 async def test_what_is_waited_for_is_logged_in_every_wait_loop(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     patient = Part.options(graceful_shutdown_wait_loop_s=3, graceful_shutdown_timeout_s=10)

@@ -217,6 +217,8 @@ class Fleet:
             # The least busy go first, so that the fewest calls have to finish.
             by_load = sorted(self.members, key=lambda member: member.child.ongoing)
             self._retire(by_load[:-missing])
+            if self.state.autoscaler is not None and self.state.queued and not self.members:
+                self.state.autoscaler.wake()  # these calls came before the last replica went
 
     def _autoscale(self, config: AutoscalingConfig | None) -> None:
         """Scale by ``config`` from now on, or not at all."""
