@@ -319,7 +319,6 @@ class HttpConnection:
     async def _write(self, data: bytes) -> None:
         """Send, and wait while the client takes nothing.  Cancelled half-way, the connection is lost."""
         if self._lost:
-            await trio.lowlevel.checkpoint()
             return
         try:
             self._writing.acquire_nowait()
@@ -340,7 +339,6 @@ class HttpConnection:
             if not whole:
                 self._lost = True
                 self._reading.cancel()
-        await trio.lowlevel.checkpoint()
 
     async def _hang_up(self) -> None:
         if not self._lost and self._protocol.has_unread_body:

@@ -155,6 +155,10 @@ class Exchange:
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.answered = True
         await self._send(message)
+        if message["type"] != "http.response.start":
+            # Here and not as soon as the bytes have left: the client's next request may follow them at once,
+            # and the reader has to wait, at some cost, when it comes before the protocol is ready for it.
+            await trio.lowlevel.checkpoint()
 
 
 def _size_of(message: Message) -> int:
