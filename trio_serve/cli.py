@@ -21,7 +21,8 @@ def main() -> None:
     """Serve Python applications over gRPC and HTTP."""
 
 
-main.add_command(cli_detached.build)
+for _command in cli_detached.COMMANDS:
+    main.add_command(_command)
 
 
 @main.command()

@@ -185,16 +185,25 @@ def read_config_file(path: str) -> ConfigFile:
     except UnreadableText as error:
         raise ConfigFileError([f"{path}:{error.position}: {error.text}"]) from None
     positions = document.positions
-    data, left_out = _without_cluster_only(document.data)
     mistakes = list(document.repeated_keys)
     try:
-        config = read_settings(ServeConfig, data)
+        config, left_out = read_config_data(document.data)
     except Mistakes as found:
         mistakes += [(positions.of(each), each) for each in found.mistakes]
     if mistakes:
         raise ConfigFileError(_lines(path, mistakes))
     warnings = _lines(path, [(positions.of(each), each) for each in left_out])
     return ConfigFile(path, from_folder(config, os.path.dirname(os.path.abspath(path))), warnings, positions)
+
+
+def read_config_data(data: Any) -> tuple[ServeConfig, list[Mistake]]:
+    """What plain data configures, and a remark for each key that only a cluster honours; it leaves ``data``.
+
+    Raises:
+        Mistakes: all that is wrong with it.
+    """
+    data, left_out = _without_cluster_only(data)
+    return read_settings(ServeConfig, data), left_out
 
 
 def _lines(path: str, mistakes: list[tuple[Position, Mistake]]) -> list[str]:

@@ -287,10 +287,9 @@ class Instance:
 
     async def open_grpc(self, grpc_options: gRPCOptions) -> None:
         """Open the gRPC proxy of an instance that serves, and has none.  Raises as `open_instance`."""
-        assert self._grpc is None
-        await self.listen(None, grpc_options)
-        assert self._grpc is not None
-        await self._grpc.accept(self._nursery)
+        door = self._grpc = await open_grpc_door(grpc_options, self.controller)
+        self._exporter.grpc_proxy = door.proxy
+        await door.accept(self._nursery)
 
     async def accept(self) -> None:
         """Serve who connects, and has connected since `listen`."""

@@ -6,6 +6,7 @@ Knows how code is imported, and nothing of how it is served.
 """
 
 import os
+from collections.abc import Sequence
 
 from trio_serve.instance.config_file import ApplicationConfig
 from trio_serve.instance.importing import (
@@ -28,7 +29,9 @@ def load_applications(plan: ServePlan) -> list[RunTarget]:
         ImportedCodeRaised: the first error of the imported code, when the plan itself is right.
     """
     put_on_import_path(plan.import_folders)
-    mistakes = _set_environment(plan.applications)
+    mistakes = environment_conflicts(plan.applications)
+    for app in plan.applications:
+        os.environ.update(app.runtime_env.env_vars)
     targets: list[RunTarget] = []
     raised: list[ImportedCodeRaised] = []
     for index, app in enumerate(plan.applications):
@@ -68,8 +71,8 @@ def _unknown_deployments(target: Application, app: ApplicationConfig, here: Path
     return mistakes
 
 
-def _set_environment(applications: list[ApplicationConfig]) -> list[Mistake]:
-    """Set every ``env_vars``; the applications share one environment, so they must agree on it."""
+def environment_conflicts(applications: Sequence[ApplicationConfig]) -> list[Mistake]:
+    """``env_vars`` on which the applications disagree, though they share one environment."""
     mistakes = []
     chosen: dict[str, tuple[str, str]] = {}
     for index, app in enumerate(applications):
@@ -81,5 +84,4 @@ def _set_environment(applications: list[ApplicationConfig]) -> list[Mistake]:
                     "whose environment can hold only one of them"
                 )
                 mistakes.append(Mistake(("applications", index, "runtime_env", "env_vars", key), text))
-    os.environ.update({key: value for key, (value, _) in chosen.items()})
     return mistakes
