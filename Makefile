@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 GUIDE  := examples/grpc_guide
 STUBS  := $(GUIDE)/user_defined_protos_pb2.py
 
-.PHONY: demo test lint types unit format bench conformance soak clean
+.PHONY: demo test lint types unit format bench bench-overload conformance soak clean
 
 demo: $(VENV)/demo $(STUBS)  ## serve the gRPC guide and call it with a real grpcio client
 	@$(BIN)/python $(GUIDE)/demo.py
@@ -30,6 +30,9 @@ format: $(VENV)/test
 
 bench: $(VENV)/bench  ## speed beside grpcio, grpc.aio, grpclib, (where Go is there) grpc-go, uvicorn and hypercorn
 	@$(BIN)/python -m benchmarks
+
+bench-overload: $(VENV)/bench  ## what is still served at 2, 5 and 10 times the capacity, beside grpc.aio
+	@$(BIN)/python -m benchmarks.overload
 
 conformance: $(VENV)/test  ## outside tools (h2spec, interop clients, ...), as far as this machine has them
 	@$(BIN)/python -m tests.conformance

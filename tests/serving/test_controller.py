@@ -427,7 +427,7 @@ async def test_the_graceful_timeout_runs_once_and_not_again_for_what_began_meanw
     narrow = Part.options(max_ongoing_requests=1, graceful_shutdown_timeout_s=7)
     async with serving(narrow.bind("p")) as (controller, handle):
         first, second = handle.remote(begins_s), handle.remote(1000)
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         begun = trio.current_time()
         await controller.delete("default")
 
@@ -441,7 +441,7 @@ async def test_a_delete_in_the_middle_of_an_update_gives_the_old_replicas_no_sec
     patient = Part.options(graceful_shutdown_timeout_s=7)
     async with serving(patient.bind("old")) as (controller, handle):
         call = handle.remote(1000)
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         begun = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(controller.deploy, patient.bind("new"))

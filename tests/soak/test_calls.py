@@ -31,7 +31,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@deployment(max_ongoing_requests=IN_FLIGHT)
 class Inner:
     async def __call__(self, number: int) -> int:
         await trio.lowlevel.checkpoint()
@@ -44,7 +43,6 @@ class Inner:
             number += 1
 
 
-@deployment(max_ongoing_requests=IN_FLIGHT)
 class Outer:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -118,7 +116,11 @@ async def test_nothing_is_left(
     once: Callable[[Any, int], Awaitable[None]], times: int, memory_max: int
 ) -> None:
     async with open_controller() as controller:
-        handle = await controller.deploy(Outer.bind(Inner.bind()))
+        outer, inner = (
+            deployment(max_ongoing_requests=IN_FLIGHT)(Outer),
+            deployment(max_ongoing_requests=IN_FLIGHT)(Inner),
+        )
+        handle = await controller.deploy(outer.bind(inner.bind()))
         await many(times // 5, once, handle)
         before = State()
         await many(times, once, handle)
