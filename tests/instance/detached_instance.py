@@ -33,7 +33,7 @@ class Greeter:
     async def __call__(self, request):
         if "sleep" in request.query_params:
             (HERE / "arrived").touch()
-            await trio.sleep(0.3)
+            await trio.sleep(0.7)
         return self.word
 
 @serve.deployment(max_constructor_retry_count=1)
