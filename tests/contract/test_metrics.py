@@ -187,6 +187,7 @@ async def test_every_name_is_served_with_bounded_labels() -> None:
         metrics_options=MetricsOptions(port=0),
     ) as instance:
         await instance.run(Everything.bind(), name="app1", route_prefix="/t")
+        await instance.set_traffic("app1", {"app1": 1.0})
         grpc_port, http = instance.grpc_port, f"http://127.0.0.1:{instance.http_port}"
         await call(grpc_port, METHOD)
         for path, name in ((METHOD, "error"), ("/made.Up/One", ""), ("/made.Up/Two", "")):
