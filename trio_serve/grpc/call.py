@@ -188,7 +188,7 @@ class ServerCall:
         registration.counters.started += 1
         if timeout_s != math.inf:
             self.deadline = self._started_at + timeout_s
-            self._alarm = connection.alarms.at(self.deadline, self._expire)
+            self._alarm = connection.alarms.at(self.deadline, self.expire)
 
     # What the client sent.
 
@@ -507,7 +507,8 @@ class ServerCall:
         except Exception as error:
             raise GRPCError(Status.INTERNAL, str(error)) from error
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Answer that the deadline has passed, whatever the handler does; nothing when the call had ended."""
         timeout_s = self.deadline - self._started_at
         text = f"Request timed out after {timeout_s:.6g}s."
         self._cut_off(CancelReason.DEADLINE, Status.DEADLINE_EXCEEDED, text)

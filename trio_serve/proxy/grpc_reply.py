@@ -16,9 +16,10 @@ import logging
 from typing import Any
 
 import outcome
+import trio
 from grpclib.exceptions import GRPCError
 
-from trio_serve.actors import ActorStopped, CallCancelled
+from trio_serve.actors import ActorStopped, CallCancelled, DeadlinePassed
 from trio_serve.grpc.call import ServerCall
 from trio_serve.grpc.ending import AbortError, Ending, ending_of, is_expected
 from trio_serve.proxy.counters import RouteCounters
@@ -76,6 +77,10 @@ class GrpcReply:
     def fail(self, error: BaseException) -> None:
         """Answer with the status that ``error`` means, unless the call has its answer."""
         if self.call.over:
+            return
+        if isinstance(error, DeadlinePassed) and trio.current_time() >= self.call.deadline:
+            # The worker's scope, or its queue, saw the deadline in the same instant as the call's own alarm.
+            self.call.expire()
             return
         status, message, metadata, details_bin = self._ending_of(error)
         trailing = self.trailing_metadata() + metadata
