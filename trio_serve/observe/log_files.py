@@ -4,7 +4,7 @@
                                                                   serve.log.1    before that, and so on
     <logs_dir>/session_latest -> the newest session
 
-An agent that follows ``<logs_dir>/session_latest/logs/serve/*.log`` gets each line once: the older files
+A log shipper that follows ``<logs_dir>/session_latest/logs/serve/*.log`` gets each line once: the older files
 have other endings.
 
 Source: the folders are Ray's.
