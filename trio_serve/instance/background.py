@@ -10,6 +10,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from typing import BinaryIO
 
 from trio_serve.instance.foreground import MISTAKEN, STOPPED
 from trio_serve.instance.plan import CommandLine, plan_of
@@ -26,22 +27,33 @@ def run_in_background(given: CommandLine, argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return MISTAKEN
     log = _new_log(plan.logging_config.logs_dir)
+    with log.open("w+b") as output:
+        return leave_behind(argv, output, log)
+
+
+def leave_behind(argv: list[str], output: BinaryIO, log: pathlib.Path) -> int:
+    """Start ``trio-serve`` with ``argv`` in a session of its own, and wait until it serves; the exit code.
+
+    What it prints goes to the end of ``output``.  Addresses, pid and ``log`` are told on stdout; where it
+    ends without serving, what it has printed goes to stderr.
+    """
+    begins_at = output.seek(0, os.SEEK_END)
     ready, child_ready = os.pipe()
-    with log.open("wb") as log_file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trio_serve", *argv, "--blocking", f"--ready-fd={child_ready}"],
-            stdin=subprocess.DEVNULL,
-            stdout=log_file,
-            stderr=log_file,
-            pass_fds=(child_ready,),
-            start_new_session=True,
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trio_serve", *argv, "--blocking", f"--ready-fd={child_ready}"],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=(child_ready,),
+        start_new_session=True,
+    )
     os.close(child_ready)
     with os.fdopen(ready) as reading:
         *addresses, serves = reading.read().split("\n")[:-1] or [""]
     if not serves:
         code = process.wait()
-        sys.stderr.write(log.read_text(errors="replace"))
+        output.seek(begins_at)
+        sys.stderr.write(output.read().decode("utf-8", "replace"))
         return code
     for line in (*addresses, f"pid {process.pid}", f"log {log}"):
         print(line)

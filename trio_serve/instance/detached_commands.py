@@ -8,12 +8,12 @@ Knows nothing of click.
 
 import os
 import pathlib
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from trio_serve.instance.admin_client import AdminClient, NoInstance, Refused
+from trio_serve.instance.background import leave_behind
 from trio_serve.instance.config_file import ConfigFileError, read_config_file
 from trio_serve.instance.detached import StartOptions, run_detached
 from trio_serve.instance.foreground import FAILED, MISTAKEN, STOPPED
@@ -33,27 +33,7 @@ def start(given: StartOptions, argv: list[str], *, blocking: bool, ready_fd: int
         print(error.strerror or error, file=sys.stderr)
         return FAILED
     with output:
-        begins_at = output.seek(0, os.SEEK_END)
-        ready, child_ready = os.pipe()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trio_serve", *argv, "--blocking", f"--ready-fd={child_ready}"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=(child_ready,),
-            start_new_session=True,
-        )
-        os.close(child_ready)
-        with os.fdopen(ready) as reading:
-            *addresses, serves = reading.read().split("\n")[:-1] or [""]
-        if not serves:
-            code = process.wait()
-            output.seek(begins_at)
-            sys.stderr.write(output.read().decode("utf-8", "replace"))
-            return code
-    for line in (*addresses, f"pid {process.pid}", f"log {state.log_path}"):
-        print(line)
-    return STOPPED
+        return leave_behind(argv, output, state.log_path)
 
 
 def deploy(state_dir: str | None, path: str, app_dir: str | None, *, wait: bool) -> int:
