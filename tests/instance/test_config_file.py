@@ -263,3 +263,19 @@ def test_a_mutated_file_is_read_or_refused_with_a_place(folder: pathlib.Path, da
         read(bytes(content))
     except ConfigFileError as refused:
         assert all(line.startswith("config.yaml:") for line in refused.lines)
+
+
+def test_a_working_dir_is_local_and_a_remote_one_is_left_out_with_a_warning(folder: pathlib.Path) -> None:
+    file = read(
+        """\
+        applications:
+          - {name: a, import_path: m:a, runtime_env: {working_dir: "local:///srv/a"}}
+          - {name: b, import_path: m:b, route_prefix: /b, runtime_env: {working_dir: "https://x.example/b.zip"}}
+        """
+    )
+
+    assert [app.runtime_env.working_dir for app in file.config.applications] == ["/srv/a", None]
+    (warning,) = file.warnings
+    assert warning.startswith(
+        "config.yaml:3:78: applications[1].runtime_env.working_dir: only a cluster fetches 'https://x.example"
+    )

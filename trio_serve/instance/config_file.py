@@ -54,12 +54,20 @@ def import_path(value: Any) -> str:
     return path
 
 
+LOCAL_FOLDER = "local://"
+"""What Ray puts before the path of a ``working_dir`` that is there already, and nothing to fetch."""
+
+
+def _working_dir(value: Any) -> str:
+    return nonempty_text(nonempty_text(value).removeprefix(LOCAL_FOLDER))
+
+
 @attrs.frozen
 class RuntimeEnv:
     """What surrounds an application's code.  In one process it surrounds that of all applications."""
 
     env_vars: dict[str, str] = setting(mapping_of(text), {})
-    working_dir: str | None = setting(optional(nonempty_text), None, is_path=True)
+    working_dir: str | None = setting(optional(_working_dir), None, is_path=True)
 
     __attrs_post_init__ = check_settings
 
@@ -257,6 +265,15 @@ def _without_cluster_only(data: Any) -> tuple[Any, list[Mistake]]:
                 del mapping[key]
                 text = "only a cluster can do this; it is left out here"
                 remarks.append(Mistake((*path, key), text, at_key=True))
+    for path, runtime_env in _matches(data, ("applications", _EACH, "runtime_env")):
+        folder = runtime_env.get("working_dir")
+        if isinstance(folder, str) and "://" in folder and not folder.startswith(LOCAL_FOLDER):
+            del runtime_env["working_dir"]
+            text = (
+                f"only a cluster fetches {shown(folder)}; it is left out here, and modules are looked for in "
+                "--app-dir and beside the file"
+            )
+            remarks.append(Mistake((*path, "working_dir"), text))
     return data, remarks
 
 

@@ -291,6 +291,8 @@ class _Serving:
         async with self._changing:
             warnings = [*submission.warnings, *await self._open_late(submission)]
             await self._want(submission)
+        for warning in warnings:  # Ray's own CLI shows nothing of the answer
+            logger.warning("%s", warning)
         return warnings
 
     async def delete(self, name: str | None) -> None:

@@ -16,7 +16,12 @@ from typing import Any
 import attrs
 import yaml
 
-from trio_serve.instance.config_file import ApplicationConfig, ServeConfig, read_config_data
+from trio_serve.instance.config_file import (
+    LOCAL_FOLDER,
+    ApplicationConfig,
+    ServeConfig,
+    read_config_data,
+)
 from trio_serve.instance.loading import environment_conflicts
 from trio_serve.instance.positions import UnreadableText, read_yaml
 from trio_serve.instance.settings import Mistakes, from_folder, wrong
@@ -196,7 +201,6 @@ def instance_details(
             name: {**actor_details(f"SERVE_PROXY_ACTOR-{name}"), "status": status.value}
             for name, status in proxies.items()
         },
-        "deploy_mode": "MULTI_APP",
         "applications": dict(applications),
         "target_capacity": None,
     }
@@ -219,13 +223,34 @@ def application_details(
         "status": status,
         "message": message,
         "last_deployed_time_s": 0.0 if running is None else running.deployed_at,
-        "deployed_app_config": submitted,
+        "deployed_app_config": None if submitted is None else _in_rays_words(submitted, config),
         "source": "imperative" if submitted is None else "declarative",
         "deployments": {}
         if running is None
         else {name: _deployment_details(fleet) for name, fleet in running.fleets.items()},
         "external_scaler_enabled": False,
     }
+
+
+def _in_rays_words(submitted: Mapping[str, Any], config: ApplicationConfig | None) -> dict[str, Any]:
+    """``submitted``, where it is ours, as Ray's schema can say it; it refuses a whole answer for one word."""
+    words = {**submitted, **_with_rays_log_level(submitted)}
+    if config is not None and config.runtime_env.working_dir is not None:
+        words["runtime_env"] = {
+            **submitted["runtime_env"],
+            "working_dir": LOCAL_FOLDER + config.runtime_env.working_dir,
+        }
+    if "deployments" in submitted:
+        words["deployments"] = [{**each, **_with_rays_log_level(each)} for each in submitted["deployments"]]
+    return words
+
+
+def _with_rays_log_level(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``logging_config`` of ``options``, if there is one, with the name of its level as Ray writes it."""
+    logs = options.get("logging_config")
+    if not isinstance(logs, Mapping) or not isinstance(logs.get("log_level"), str):
+        return {}
+    return {"logging_config": {**logs, "log_level": logs["log_level"].upper()}}
 
 
 def _deployment_details(fleet: Fleet) -> dict[str, Any]:
