@@ -5,9 +5,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.transport.peers import REQUEST, RESPONSE, Received, connected
-from trio_serve.transport.connection import ConnectionOptions
+from trio_serve.transport.connection import FRAMES_A_TURN, ConnectionOptions
 from trio_serve.transport.writer import ANSWERS_AT_ONCE
-from trio_serve.wire.http2 import ErrorCode, Role
+from trio_serve.wire.http2 import ErrorCode, Limits, Role
 
 
 async def test_the_answers_of_one_turn_leave_in_one_send() -> None:
@@ -85,6 +85,24 @@ async def test_what_does_not_fit_the_pipe_follows_in_order() -> None:
             stream = next(iter(peer.wire.streams.values()))
             peer.wire.acknowledge(stream, stream.unacknowledged)
         assert receiver.data == blob
+
+
+async def test_a_flood_gets_so_many_frames_a_turn_and_no_more() -> None:
+    """The clock stands still here: it is the number that counts, not the time that they take."""
+    streams = 10 * FRAMES_A_TURN
+    options = ConnectionOptions(limits=Limits(streams_max=streams))
+    async with connected(options=options) as (_, owner, peer):
+        for _ in range(streams):
+            peer.wire.open_stream(REQUEST, Received())
+        await peer.byte_stream.send_all(peer.wire.data_to_send())
+        most = 0
+        while len(owner.streams) < streams:
+            before = len(owner.streams)
+            await trio.lowlevel.checkpoint()
+            most = max(most, len(owner.streams) - before)
+
+        assert most <= 2 * FRAMES_A_TURN  # its turn may come before ours once, and after ours the next time
+        assert not peer.goaways
 
 
 async def test_garbage_instead_of_the_preface_ends_that_connection_with_goaway() -> None:

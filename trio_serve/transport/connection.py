@@ -4,8 +4,8 @@
                                    |  queue
     byte stream <-- writer <-------+<---- send_* by anybody, then `touch` or `answered`
 
-The reader takes so much a turn that one flooding connection cannot keep the others from theirs: more while
-large messages come, whose bytes cost little each, and less while the peer sends swarms of tiny frames.  It
+The reader handles at most `FRAMES_A_TURN` in one turn, so that a connection that floods cannot keep the
+others from theirs; it takes more bytes a turn while large messages come, whose bytes cost little each.  It
 never waits for a stream: one slow handler would stall every call on this connection.  It is held back only
 while a server's peer leaves its answers unread; a client's reader never is, or two that both write could
 wait for each other.
@@ -42,12 +42,11 @@ from trio_serve.wire.http2 import (
 
 logger = logging.getLogger("trio_serve.transport")
 
+FRAMES_A_TURN = 256
 LONG_TURN_S = 0.002
 RECEIVE_BYTES_MAX = 256 * 1024
 """After a full read that was soon dealt with."""
 RECEIVE_BYTES = 64 * 1024
-RECEIVE_BYTES_LESS = 8 * 1024
-"""After a turn that took long, as swarms of tiny frames make it, the next one takes no more than this."""
 
 UNREAD_ANSWERS_MAX = 1024 * 1024
 LINGER_S = 1.0
@@ -231,20 +230,20 @@ class Http2Connection:
         server = self._role is Role.SERVER
         try:
             while wire.closed is None:
-                data = await receive_some(size)
-                if not data:
-                    self._reason = self._reason or "the peer closed the connection"
-                    return
+                if wire.frames_wait:
+                    await trio.lowlevel.checkpoint()
+                    data = b""
+                else:
+                    data = await receive_some(size)
+                    if not data:
+                        self._reason = self._reason or "the peer closed the connection"
+                        return
                 self.last_read = started = now()
-                wire.receive_data(data, started)
+                wire.receive_data(data, started, FRAMES_A_TURN)
                 if loans.waiting:
                     loans.lend()
-                if now() - started > LONG_TURN_S:
-                    size = RECEIVE_BYTES_LESS
-                elif len(data) < max(size, RECEIVE_BYTES):
-                    size = RECEIVE_BYTES
-                else:
-                    size = RECEIVE_BYTES_MAX
+                quick = not wire.frames_wait and now() - started <= LONG_TURN_S
+                size = RECEIVE_BYTES_MAX if quick and len(data) >= size else RECEIVE_BYTES
                 del data  # a waiting reader holds no bytes: there may be many, and one read is large
                 if wire.unsent:
                     writer.wake()

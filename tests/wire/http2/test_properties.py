@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,13 +68,15 @@ FRAMES = st.one_of(LIKELY, st.builds(frame, st.integers(0, 11), FLAGS, STREAM_ID
 CONVERSATIONS = st.lists(FRAMES, max_size=12).map(b"".join)
 
 
-def outcome(pieces: list[bytes]) -> tuple[list[Event], bytes]:
+def outcome(pieces: list[bytes], frames_max: int = sys.maxsize) -> tuple[list[Event], bytes]:
     receiver = RecordingReceiver()
     connection = Connection(Role.SERVER, receiver)
     connection.start()
     connection.data_to_send()
     for piece in pieces:
-        connection.receive_data(piece)
+        connection.receive_data(piece, frames_max=frames_max)
+        while connection.frames_wait:
+            connection.receive_data(b"", frames_max=frames_max)
     return receiver.events, connection.data_to_send()
 
 
@@ -84,6 +87,15 @@ def test_any_cut_of_the_bytes_gives_the_same_reports_and_answers(octets: bytes, 
     pieces = [octets[start:stop] for start, stop in itertools.pairwise(edges)]
 
     assert outcome(pieces) == outcome([octets])
+
+
+@given(CONVERSATIONS, st.integers(1, 5), st.integers(0, 400))
+def test_so_many_frames_at_a_time_give_the_same_reports_and_answers(
+    octets: bytes, frames_max: int, cut: int
+) -> None:
+    octets = PREFACE + peer.settings() + SETTINGS_ACK + octets
+
+    assert outcome([octets[:cut], octets[cut:]], frames_max) == outcome([octets])
 
 
 @given(st.sampled_from(CASES), st.lists(st.integers(0, 400), max_size=8))

@@ -13,6 +13,9 @@ Knows nothing of settings, and of sending only RST_STREAM and GOAWAY.
 
 from __future__ import annotations
 
+import sys
+from itertools import repeat
+
 from .control import CONTROL_FRAMES, require_idle_not
 from .errors import ConnectionEnded, ConnectionFault, ErrorCode, StreamEnded, StreamFault
 from .field_rules import Malformed
@@ -49,11 +52,14 @@ _WALKED_ALONE_BYTES = 1024
 _NOT_PLAIN = END_HEADERS | PADDED | PRIORITISED
 
 
-def receive_data(state: ConnectionState, data: bytes, now: float = 0.0) -> None:
+def receive_data(
+    state: ConnectionState, data: bytes, now: float = 0.0, frames_max: int = sys.maxsize
+) -> None:
     """Take bytes from the peer and report what they mean, all of it before returning.
 
     Never raises on what a peer sends.  ``now`` is in seconds; only the rates in the limits look at it.
-    Once the connection has ended, bytes are dropped.
+    Once the connection has ended, bytes are dropped.  After ``frames_max`` frames the rest is kept, and
+    ``frames_wait`` says so: call again, with no bytes or with what came since.
     """
     if state.closed is not None:
         return
@@ -72,7 +78,7 @@ def receive_data(state: ConnectionState, data: bytes, now: float = 0.0) -> None:
         if state.input_phase is not _FRAMES:
             used = _start(state, data)
         if state.input_phase is not _PREFACE:
-            used = _walk(state, data, used)
+            used = _walk(state, data, used, frames_max)
     except ConnectionFault as fault:
         fail(state, fault)
     else:
@@ -82,7 +88,7 @@ def receive_data(state: ConnectionState, data: bytes, now: float = 0.0) -> None:
 
 def _goes_on_after(state: ConnectionState, frame: bytes) -> bool:
     """Handle one large frame by itself: joined with all that follows it, each read would be copied whole."""
-    _walk(state, frame, 0)
+    _walk(state, frame, 0, 1)
     return state.closed is None
 
 
@@ -139,12 +145,15 @@ def _start(state: ConnectionState, data: bytes) -> int:
     return used
 
 
-def _walk(state: ConnectionState, data: bytes, position: int) -> int:
-    """Handle each whole frame from ``position`` on; where the first unfinished one starts."""
+def _walk(state: ConnectionState, data: bytes, position: int, frames_max: int) -> int:
+    """Handle up to ``frames_max`` whole frames from ``position`` on; where the first unhandled one starts."""
     end = len(data)
     last = end - FRAME_HEADER_BYTES
     frame_bytes_max = state.limits.frame_bytes_max
-    while position <= last:
+    state.held_until = FRAME_HEADER_BYTES
+    for _ in repeat(None, frames_max):
+        if position > last:
+            break
         word, flags, stream_id = _unpack_header(data, position)
         length = word >> 8
         start = position + FRAME_HEADER_BYTES
@@ -181,8 +190,6 @@ def _walk(state: ConnectionState, data: bytes, position: int) -> int:
             stream_fault(state, stream_id, fault)
         if state.closed is not None:  # a receiver ended the connection
             break
-    else:
-        state.held_until = FRAME_HEADER_BYTES
     return position
 
 

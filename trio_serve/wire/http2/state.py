@@ -171,6 +171,11 @@ class ConnectionState:
         self.pieces.append(piece)
         self.unsent += len(piece)
 
+    @property
+    def frames_wait(self) -> bool:
+        """Whether ``receive_data`` stopped at its ``frames_max``, with whole frames left to handle."""
+        return self.held_bytes >= self.held_until and bool(self.held)
+
     def is_idle(self, stream_id: int) -> bool:
         """Whether ``stream_id`` was never used.  The even ones never are: nobody pushes.
 
