@@ -131,7 +131,8 @@ async def test_nothing_is_left(
         fleets = list(controller.applications["default"].fleets.values())
         assert [fleet.load() for fleet in fleets] == [0, 0]
         assert all(len(fleet.state.mailbox._deadlines) <= 128 for fleet in fleets)
-        assert (after.tasks, after.threads) == (before.tasks, before.threads)
+        assert after.tasks == before.tasks
+        assert after.threads <= before.threads  # Trio lets an idle one go after a while
         assert after.envelopes <= before.envelopes
         assert after.resident - before.resident <= memory_max
     assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 1000  # the test's own
