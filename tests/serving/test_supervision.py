@@ -8,8 +8,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.serving.test_handle import serving
 from trio_serve.actors import ActorStopped
+from trio_serve.serving.controller import open_controller
 from trio_serve.serving.deployment import deployment
-from trio_serve.serving.errors import DeploymentUnavailable
+from trio_serve.serving.errors import DeploymentUnavailable, ReplicaUnhealthy
 from trio_serve.serving.request_context import get_replica_context
 from trio_serve.serving.status import ApplicationStatus, DeploymentStatus
 
@@ -19,6 +20,7 @@ class Fate:
 
     def __init__(self) -> None:
         self.constructor_fails = False
+        self.never_healthy = False
         self.unhealthy: set[str] = set()
         self.hanging: set[str] = set()
         self.constructed = 0
@@ -34,7 +36,7 @@ def mortal(fate: Fate) -> Any:
 
         async def check_health(self) -> None:
             tag = get_replica_context().replica_tag
-            if tag in fate.unhealthy:
+            if fate.never_healthy or tag in fate.unhealthy:
                 raise RuntimeError("not well")
             if tag in fate.hanging:
                 await trio.sleep_forever()
@@ -65,11 +67,39 @@ async def test_a_replica_that_dies_is_replaced_within_a_tenth_of_a_second(how: s
             died_at = begun
         else:
             getattr(fate, how).add(first)
-            died_at = begun + {"unhealthy": 1, "hanging": 1 + 3}[how]
+            died_at = begun + 3 * {"unhealthy": 1, "hanging": 1 + 3}[how]
             await trio.sleep_until(died_at + 0.001)
         second = await handle.remote()
         assert second != first
         assert trio.current_time() <= died_at + 0.1
+
+
+async def test_health_that_comes_and_goes_takes_no_replica() -> None:
+    """Only three failed checks in a row do, as in Ray Serve; one that succeeds begins the count anew."""
+    fate = Fate()
+    async with serving(mortal(fate).bind()) as (_, handle):
+        first = await handle.remote()
+        await trio.sleep(0.5)  # so that no check falls on a moment of change
+        for _ in range(5):
+            fate.unhealthy.add(first)
+            await trio.sleep(2)
+            fate.unhealthy.clear()
+            await trio.sleep(1)
+        assert await handle.remote() == first
+        fate.unhealthy.add(first)
+        await trio.sleep(3.1)
+        assert await handle.remote() != first
+
+
+async def test_a_replica_is_not_ready_before_it_is_healthy() -> None:
+    fate = Fate()
+    fate.never_healthy = True
+    async with open_controller() as controller:
+        with pytest.raises(ReplicaUnhealthy, match=r"check_health\(\) raised RuntimeError\('not well'\)"):
+            await controller.deploy(mortal(fate).bind())
+        assert fate.constructed == 3
+        fate.never_healthy = False
+        assert await (await controller.deploy(mortal(fate).bind())).remote()
 
 
 async def test_only_the_calls_inside_it_fail_and_what_waits_is_served_by_a_sibling() -> None:
@@ -114,7 +144,7 @@ async def test_a_crash_loop_makes_the_deployment_unhealthy_with_the_reason_while
         first = await handle.ask.remote()
         fate.constructor_fails = True
         fate.unhealthy.add(first)
-        await trio.sleep(1.5)
+        await trio.sleep(3.5)
         waiting = handle.ask.remote()
         await trio.sleep(10)
         overview = controller.status().applications["default"]
@@ -158,7 +188,7 @@ async def test_a_replica_dying_during_an_update_changes_nothing_about_it() -> No
     async with serving(cls.bind()) as (controller, handle):
         first = await handle.remote()
         fate.unhealthy.add(first)
-        await trio.sleep(0.99)
+        await trio.sleep(2.99)
         await controller.deploy(cls.options(sync_methods="inline").bind())
         await trio.sleep(5)
         assert await handle.remote() != first
@@ -170,7 +200,7 @@ async def test_deleting_in_the_middle_of_a_restart() -> None:
     async with serving(mortal(fate).bind()) as (controller, handle):
         fate.constructor_fails = True
         fate.unhealthy.add(await handle.remote())
-        await trio.sleep(1.01)
+        await trio.sleep(3.01)
         await controller.delete("default")
         constructed = fate.constructed
         await trio.sleep(1000)

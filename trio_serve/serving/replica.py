@@ -1,6 +1,6 @@
 """A replica: one instance of a deployment's class, and the actor that serves calls with it.
 
-    run:   construct ── reconfigure ── ready ── serve, check health ... ── stop ── __del__
+    run:   construct ── reconfigure ── check health ── ready ── serve, check health ... ── stop ── __del__
 
     async def           on the loop, as many at a time as max_ongoing_requests allows
     def                 in the replica's own thread, one at a time, the constructor among them
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import trio
 
-from trio_serve.actors import Actor, Envelope, Mailbox, SerialThread
+from trio_serve.actors import LONG_S, Actor, Envelope, Mailbox, SerialThread
 from trio_serve.serving.application import DeploymentSpec, fill_in
 from trio_serve.serving.calls import Call
 from trio_serve.serving.counters import MethodCounters
@@ -42,6 +42,9 @@ Respond = Callable[[Any], Awaitable[None]]
 
 _LAST_JOB_S = 1.0
 """Seconds for a stopped replica's thread to end what it is doing."""
+
+_UNHEALTHY_AFTER = 3
+"""Ray Serve's number: so many checks of a replica's health fail in a row before it is replaced."""
 
 
 class ReplicaState(enum.StrEnum):
@@ -135,7 +138,7 @@ class Replica:
         The replica receives nothing before ``actor.receive()``.
 
         Raises:
-            ReplicaUnhealthy: ``check_health()`` raised, or hung.
+            ReplicaUnhealthy: ``check_health()`` raised, or hung: at the start, or three times in a row.
             ActorStopped: user code cancelled the actor's tasks.
             Exception: what the constructor or ``reconfigure`` raised.
         """
@@ -147,8 +150,11 @@ class Replica:
                 if self.spec.options.user_config is not None:
                     await self.reconfigure(self.spec.options.user_config)
                 async with self._lifespan():
+                    checked = hasattr(self.context.servable_object, "check_health")
+                    if checked:
+                        await self.check_health()
                     await nursery.start(functools.partial(self.actor.run, receive=False))
-                    if hasattr(self.context.servable_object, "check_health"):
+                    if checked:
                         nursery.start_soon(self._watch_health)
                     self.state = ReplicaState.RUNNING
                     task_status.started()
@@ -257,13 +263,18 @@ class Replica:
                 self.state = before
 
     async def _watch_health(self) -> None:
+        failed = 0
         while True:
             await trio.sleep(self._surroundings.options.health_check_period_s)
             try:
                 await self.check_health()
-            except ReplicaUnhealthy:
-                self.actor.receiving = False  # at once: the calls of this very moment go elsewhere
-                raise
+                failed = 0
+            except ReplicaUnhealthy as error:
+                failed += 1
+                if failed == _UNHEALTHY_AFTER:
+                    self.actor.receiving = False  # at once: the calls of this very moment go elsewhere
+                    raise
+                _log.warning("%s; after %d times in a row it is replaced", error, _UNHEALTHY_AFTER)
 
     async def check_health(self) -> None:
         """Call the instance's ``check_health()``.
@@ -331,10 +342,14 @@ class Replica:
             raise
         except BaseException as error:
             counters.raised(error)
-            counters.took(now() - begun)
+            counters.took(seconds := now() - begun)
+            if seconds > LONG_S:
+                self.actor.turns.took_long()
             raise
         counters.succeeded += 1
-        counters.took(now() - begun)
+        counters.took(seconds := now() - begun)
+        if seconds > LONG_S:
+            self.actor.turns.took_long()
         return result
 
     async def _serve_otherwise(
