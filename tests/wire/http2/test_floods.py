@@ -156,8 +156,7 @@ def test_a_settings_flood_is_cut_when_the_replies_pile_up() -> None:
         pytest.param(lambda n: frame(0x16, 0, 0), id="unknown type"),
         pytest.param(lambda n: frame(0x7, 0, 0, bytes(8)), id="GOAWAY"),
         pytest.param(lambda n: rst(1), id="RST_STREAM of a stream that is gone"),
-        pytest.param(lambda n: data(3, b""), id="DATA on a stream that we reset"),
-        pytest.param(lambda n: headers(3, GET_BLOCK), id="HEADERS on a stream that we reset"),
+        pytest.param(lambda n: data(3, b""), id="empty DATA on a stream that we reset"),
     ],
 )
 def test_frames_that_move_nothing_are_cut_even_from_a_peer_who_reads(flood: Callable[[int], bytes]) -> None:
@@ -166,6 +165,23 @@ def test_frames_that_move_nothing_are_cut_even_from_a_peer_who_reads(flood: Call
     connection.reset_stream(receiver.streams[3], ErrorCode.CANCEL)
 
     assert frames_survived(connection, flood, 5000) == 500
+
+
+@pytest.mark.parametrize(
+    ("late", "under_way"),
+    [
+        pytest.param(data(3, b"x"), 65_535 - 100, id="DATA"),
+        pytest.param(headers(3, GET_BLOCK), 3, id="HEADERS"),
+    ],
+)
+def test_what_was_under_way_when_we_reset_the_stream_is_no_flood(late: bytes, under_way: int) -> None:
+    """The peer may fill the stream's window before it reads our RST_STREAM; what is past it counts."""
+    connection, receiver = server(Limits(glitches_burst=500, glitches_per_s=10))
+    connection.receive_data(post_open(3) + data(3, bytes(100)))
+    connection.reset_stream(receiver.streams[3], ErrorCode.CANCEL)
+
+    assert frames_survived(connection, lambda n: late, 100_000) == under_way + 500
+    assert "glitches_burst=500" in str(connection.closed)
 
 
 def test_glitches_are_forgiven_at_their_rate() -> None:

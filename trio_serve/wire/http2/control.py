@@ -107,7 +107,7 @@ def _goaway(state: ConnectionState, flags: int, stream_id: int, payload: bytes) 
         text = "GOAWAY: the server did not process this stream"
         for stream in list(state.streams.values()):
             if stream.id > last_stream_id and stream.id in state.streams:
-                state.closed_streams.note_reset(stream.id, by_us=True)
+                state.note_our_reset(stream.id)
                 state.drop(stream, StreamEnded(code, by_peer=True, text=text, processed=False))
     state.receiver.goaway_received(last_stream_id, code, payload[8:])
 

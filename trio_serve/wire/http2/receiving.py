@@ -200,7 +200,7 @@ def stream_fault(state: ConnectionState, stream_id: int, fault: StreamFault) -> 
         # any other reset may leave a handler's work behind (MadeYouReset).
         state.floods.reset(state.now)
     state.queue(rst_stream_frame(stream_id, fault.code))
-    state.closed_streams.note_reset(stream_id, by_us=True)
+    state.note_our_reset(stream_id)
     stream = state.streams.get(stream_id)
     if stream is not None:
         state.drop(stream, StreamEnded(fault.code, by_peer=False, text=fault.text))
@@ -269,6 +269,8 @@ def _late_data(state: ConnectionState, stream_id: int, flow: int) -> None:
         return
     require_idle_not(state, stream_id, "DATA")
     state.give_back(flow)
+    if flow and stream_id not in state.streams and state.closed_streams.was_under_way(stream_id, flow):
+        return
     state.floods.glitch(state.now)
     if stream_id in state.streams or state.closed_streams.ending(stream_id) is not Ending.RESET_BY_US:
         raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA after END_STREAM or RST_STREAM")
@@ -458,6 +460,8 @@ def _late_headers(state: ConnectionState, stream_id: int, block: bytes) -> None:
     if ending is Ending.ENDED:
         raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {stream_id}, which has ended")
     _read_in_vain(state, block)
+    if state.closed_streams.was_under_way(stream_id, state.limits.frame_bytes_max):
+        return  # a response's headers or trailers; no window counts them, so each counts as a whole frame
     state.floods.glitch(state.now)
     if ending is Ending.RESET_BY_PEER:
         raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS after RST_STREAM")

@@ -169,7 +169,7 @@ def reset_stream(state: ConnectionState, stream: Stream, code: ErrorCode) -> Non
     if stream.state is CLOSED:
         return
     state.queue(rst_stream_frame(stream.id, code))
-    state.closed_streams.note_reset(stream.id, by_us=True)
+    state.note_our_reset(stream.id)
     state.drop(stream)
 
 

@@ -18,7 +18,7 @@ from .hpack_decoder import Decoder
 from .hpack_encoder import Encoder
 from .limits import Limits
 from .settings import PeerSettings
-from .states import CLOSED
+from .states import AFTER_RECEIVED_END, CLOSED
 from .streams import ClosedStreams, Stream, StreamReceiver
 from .windows import WINDOW_DEFAULT, ReceiveWindow, Window
 
@@ -188,6 +188,17 @@ class ConnectionState:
         increment = self.receive_window.give_back(size)
         if increment:
             self.queue(window_update_frame(0, increment))
+
+    def note_our_reset(self, stream_id: int) -> None:
+        """We are about to reset ``stream_id``: what comes there from now on may have been under way."""
+        stream = self.streams.get(stream_id)
+        under_way = self.limits.stream_window_bytes
+        if stream is not None:
+            if stream.state not in AFTER_RECEIVED_END:
+                under_way = 0
+            elif stream.receive_window is not None:
+                under_way = max(0, stream.receive_window.available)
+        self.closed_streams.note_reset(stream_id, by_us=True, under_way=under_way)
 
     def drop(self, stream: Stream, ended: StreamEnded | None = None) -> None:
         """Take ``stream`` out of the table and tell so; its receiver hears of ``ended``, if anything.

@@ -19,6 +19,7 @@ from .states import OPEN, State
 from .windows import ReceiveWindow, Window
 
 _SKIPPED_RANGES_MAX = 64
+_BY_PEER = -1
 
 
 class StreamReceiver(Protocol):
@@ -110,16 +111,25 @@ class ClosedStreams:
     __slots__ = ("_resets", "_resets_max", "_skipped")
 
     def __init__(self, resets_max: int) -> None:
-        self._resets: dict[int, Ending] = {}
+        self._resets: dict[int, int] = {}  # the octets that may still be under way, or _BY_PEER
         self._resets_max = resets_max
         self._skipped: list[tuple[int, int]] = []
 
-    def note_reset(self, stream_id: int, by_us: bool) -> None:
+    def note_reset(self, stream_id: int, by_us: bool, under_way: int = 0) -> None:
+        """``under_way``: octets that the peer was free to send when we reset the stream."""
         resets = self._resets
         resets.pop(stream_id, None)
-        resets[stream_id] = Ending.RESET_BY_US if by_us else Ending.RESET_BY_PEER
+        resets[stream_id] = under_way if by_us else _BY_PEER
         if len(resets) > self._resets_max:
             del resets[next(iter(resets))]
+
+    def was_under_way(self, stream_id: int, octets: int) -> bool:
+        """Whether ``octets`` on a stream that we reset may have left before the peer knew; counts them."""
+        left = self._resets.get(stream_id, _BY_PEER)
+        if left < octets:
+            return False
+        self._resets[stream_id] = left - octets
+        return True
 
     def note_skipped(self, first: int, last: int) -> None:
         self._skipped.append((first, last))
@@ -128,7 +138,7 @@ class ClosedStreams:
     def ending(self, stream_id: int) -> Ending:
         reset = self._resets.get(stream_id)
         if reset is not None:
-            return reset
+            return Ending.RESET_BY_PEER if reset == _BY_PEER else Ending.RESET_BY_US
         place = bisect_right(self._skipped, stream_id, key=itemgetter(0)) - 1
         if place >= 0 and self._skipped[place][0] <= stream_id <= self._skipped[place][1]:
             return Ending.SKIPPED
