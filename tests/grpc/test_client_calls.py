@@ -393,6 +393,12 @@ async def test_bad_metadata_is_the_callers_error_at_once() -> None:
         assert not channel.calls
 
 
+async def test_a_request_of_another_kind_is_told_by_the_rpc_that_got_it() -> None:
+    async with open_channel(Server(greeter())) as channel:
+        with pytest.raises(TypeError, match=r"SayHello got a request of type str"):
+            grpcio_stubs().GreeterStub(channel).SayHello("you")
+
+
 async def test_an_exception_in_the_block_comes_out_as_it_is() -> None:
     with pytest.raises(KeyError):
         async with served() as (_, channel):

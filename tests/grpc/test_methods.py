@@ -370,6 +370,15 @@ def test_a_bad_source_is_an_error_that_says_what_and_where(source: str, text: st
     assert "\n" not in problem
 
 
+def test_grpcios_servicer_is_told_from_a_service(code: Path) -> None:
+    import table_of_methods_pb2_grpc
+
+    class Mine(table_of_methods_pb2_grpc.GreeterServicer): ...  # type: ignore[misc]
+
+    with pytest.raises(MethodSourceError, match=r"call add_GreeterServicer_to_server\(servicer, server\)"):
+        methods_from(Mine())
+
+
 @pytest.mark.parametrize("source", [3, None, object(), ["a"], int])
 def test_an_object_of_another_kind_is_an_error_too(source: object) -> None:
     with pytest.raises(MethodSourceError, match="it must be callable"):

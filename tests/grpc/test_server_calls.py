@@ -295,6 +295,41 @@ async def test_a_code_that_a_handler_sets_leaves_with_its_return() -> None:
         assert (await streamed.done()).status is Status.ALREADY_EXISTS
 
 
+async def test_a_code_that_a_handler_sets_before_it_raises_counts(caplog: pytest.LogCaptureFixture) -> None:
+    """As under grpcio, whose generated servicers leave a method out in this way."""
+
+    class Raising(Echo):
+        async def One(self, request: Any, context: Any) -> Any:
+            context.set_code(Status.FAILED_PRECONDITION)
+            context.set_trailing_metadata((("k", "v"),))
+            raise ValueError("bad luck")
+
+        async def Many(self, request: Any, context: Any) -> Any:
+            context.set_code(12)
+            context.set_details("Method not implemented!")
+            raise NotImplementedError("Method not implemented!")
+            yield
+
+        async def Sum(self, requests: Any, context: Any) -> Any:
+            context.set_code(Status.FAILED_PRECONDITION)
+            raise GRPCError(Status.NOT_FOUND, "a status of its own")
+
+    async with connected(serving(Raising())) as client:
+        call = await client.call(ONE, Note())
+        assert (await call.done())[:3] == (
+            Status.FAILED_PRECONDITION,
+            "ValueError: bad luck",
+            (("k", "v"),),
+        )
+        assert [record.message for record in caplog.records] == [f"{ONE}: the handler raised"]
+
+        left_out = await client.call(MANY, Note())
+        assert (await left_out.done())[:2] == (Status.UNIMPLEMENTED, "Method not implemented!")
+        own = await client.call(SUM, Note())
+        assert (await own.done()).status is Status.NOT_FOUND
+        assert len(caplog.records) == 1
+
+
 async def test_abort_ends_the_handler_there() -> None:
     went_on = False
 

@@ -8,6 +8,7 @@ Source: the public interfaces of ``grpc.aio.ServicerContext``, ``grpc.ServicerCo
 ``grpclib.server.Stream``.  grpcio is never imported.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
@@ -18,10 +19,12 @@ from grpclib.exceptions import ProtocolError
 from multidict import MultiDict
 
 from trio_serve.grpc.call import ServerCall
-from trio_serve.grpc.ending import AbortError
+from trio_serve.grpc.ending import AbortError, is_expected
 from trio_serve.grpc.inbox import EndOfStream
 from trio_serve.grpc.rpc_error import pack_details
 from trio_serve.wire.grpc import Metadata, MetadataLike, encode_metadata, to_status
+
+logger = logging.getLogger("trio_serve.grpc")
 
 END_OF_STREAM: Any = None
 """What `ServicerContext.read` returns after the last message, as under grpc.aio."""
@@ -115,6 +118,20 @@ class CallContext:
     def end(self) -> None:
         """End a call with a streamed reply as the handler left it."""
         self._call.finish(self._code, self._details, self._trailing)
+
+    def end_as_set(self, error: Exception) -> None:
+        """Where the handler set a status before it raised ``error``, that status counts, as under grpcio.
+
+        Raises:
+            AbortError: with that status; nothing otherwise.
+        """
+        status = to_status(self._code)
+        if status is Status.OK or is_expected(error):
+            return
+        if not isinstance(error, NotImplementedError):  # which is how generated servicers leave a method out
+            logger.error("%s: the handler raised", self._call.path, exc_info=error)
+        details = self._details or f"{type(error).__name__}: {error}"
+        raise AbortError(status, details, self._trailing) from error
 
     def ended(self) -> None:
         """The handler is done with the call, in whatever way."""

@@ -76,6 +76,9 @@ def _coroutine_runner(handler: Callable[..., Any], requests: bool, replies: bool
                 context.end()  # the messages went through context.write()
             else:
                 context.answer(reply)
+        except Exception as error:
+            context.end_as_set(error)
+            raise
         finally:
             if context.callbacks is not None:
                 context.ended()
@@ -90,6 +93,9 @@ def _generator_runner(handler: Callable[..., Any], requests: bool) -> Run:
             async with aclosing(handler(call if requests else call.request, context)) as messages:
                 await _send_each(call, messages)
             context.end()
+        except Exception as error:
+            context.end_as_set(error)
+            raise
         finally:
             if context.callbacks is not None:
                 context.ended()
@@ -112,6 +118,9 @@ def _thread_runner(
         try:
             result = await trio.to_thread.run_sync(handler, request, context, limiter=threads)
             await _answer_from_thread(call, context, result, replies, threads)
+        except Exception as error:
+            context.end_as_set(error)
+            raise
         finally:
             if context.callbacks is not None:
                 context.ended()

@@ -177,6 +177,9 @@ def _methods_of_object(source: object) -> list[Method]:
         return _methods_of_module(source)
     if hasattr(source, "__mapping__"):
         return _methods_of_grpclib(source)
+    servicers = [kind.__name__ for kind in type(source).__mro__ if kind.__name__.endswith("Servicer")]
+    if servicers:
+        raise _Unusable(f"is grpcio's kind of servicer; call add_{servicers[-1]}_to_server(servicer, server)")
     if callable(source) and not inspect.isclass(source):
         return _methods_of_add_function(source)
     raise _Unusable(

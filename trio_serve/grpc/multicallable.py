@@ -157,8 +157,13 @@ class ClientMethod:
 
         Raises:
             RpcError: RESOURCE_EXHAUSTED, when it is over the service config's limit.
+            TypeError: it is nothing that the rpc's serializer takes.
         """
-        payload = request if self._serialize is None else self._serialize(request)
+        try:
+            payload = request if self._serialize is None else self._serialize(request)
+        except TypeError as error:
+            kind = type(request).__name__
+            raise TypeError(f"{self.path} got a request of type {kind}, which is no message of it") from error
         limit = self._config.request_bytes_max
         if limit is not None and len(payload) > limit:
             raise RpcError(
