@@ -44,7 +44,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             *("starlette", "hypercorn", "watchfiles"),
         },
     ),
-    "engines": ({"serving"}, {"ray"}),
+    "engines": (set(), {"ray"}),
     "testing": (
         {"transport", "grpc", "actors", "serving", "proxy", "observe", "instance"},
         {"trio", "outcome", "attrs", "pytest", "anyio", "cloudpickle"},

@@ -1,9 +1,11 @@
 """Ray Serve's programming model in one process, on Trio, and the gRPC server that goes with it.
 
 ``import trio_serve as serve`` costs next to nothing: a name is fetched from its home when it is first used.
+Where ``TRIO_SERVE_ENGINE`` says ``ray``, the homes are Ray Serve's.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -130,10 +132,20 @@ _HOMES = {
         "get_replica_context",
     ],
 }
+_engine = os.environ.get("TRIO_SERVE_ENGINE")
+if _engine:
+    if _engine != "ray":
+        raise ImportError(f"TRIO_SERVE_ENGINE={_engine}: there is no such engine; there is ray")
+    from trio_serve.engines.ray import name_of_ray_serve, stand_in
+
+    stand_in()
+
 _home_of = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if _engine:
+        return name_of_ray_serve(name)
     home = _home_of.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
