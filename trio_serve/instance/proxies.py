@@ -19,13 +19,12 @@ import attrs
 import trio
 
 from trio_serve.grpc.methods import Method, MethodSourceError, methods_from
-from trio_serve.grpc.server import Server
+from trio_serve.grpc.server import SERVER_OPTIONS, Server
 from trio_serve.instance.options import FaultOptions, HTTPOptions, TLSOptions, gRPCOptions
 from trio_serve.instance.settings import Mistake, Mistakes
 from trio_serve.proxy.grpc_proxy import GrpcProxy
 from trio_serve.serving.controller import Controller
 from trio_serve.serving.status import ProxyStatus
-from trio_serve.transport.connection import ConnectionOptions
 from trio_serve.transport.keepalive import KeepaliveOptions
 from trio_serve.transport.lifetime import LifetimeOptions
 from trio_serve.transport.listener import (
@@ -163,7 +162,8 @@ async def open_grpc_door(
         message_bytes_max=options.message_bytes_max,
         request_timeout_s=options.request_timeout_s,
         reflection=options.enable_reflection,
-        options=ConnectionOptions(
+        options=attrs.evolve(
+            SERVER_OPTIONS,
             keepalive=KeepaliveOptions(
                 time_s=keepalive.time_s,
                 timeout_s=keepalive.timeout_s,
