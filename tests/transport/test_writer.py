@@ -85,3 +85,14 @@ async def test_a_large_last_answer_is_left_to_the_task() -> None:
         received = 0
         while received <= PART_BYTES:
             received += len(await peer.receive_some(PART_BYTES))
+
+
+async def test_answers_that_nobody_will_join_can_be_sent_at_once() -> None:
+    async with parked_writer() as (writer, queue, peer):
+        queue.pieces = b"refused"
+        writer.answered()
+
+        writer.flush()
+
+        assert queue.unsent == 0
+        assert await peer.receive_some(100) == b"refused"

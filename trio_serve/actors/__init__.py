@@ -17,8 +17,10 @@ from trio_serve.actors.restarting import Backoff, RestartIntensity
 from trio_serve.actors.serial_thread import SerialThread
 from trio_serve.actors.supervisor import Death, Supervised, Supervisor
 from trio_serve.actors.threads_at_work import threads_at_work
+from trio_serve.actors.turns import LONG_S
 
 __all__ = [
+    "LONG_S",
     "Actor",
     "ActorStopped",
     "Backoff",

@@ -33,6 +33,7 @@ from trio_serve.actors.errors import (
     is_interrupt,
 )
 from trio_serve.actors.mailbox import Mailbox
+from trio_serve.actors.turns import Turns, turns_of_this_run
 
 _log = logging.getLogger("trio_serve.actors")
 
@@ -53,6 +54,8 @@ class Actor:
         self.mailbox = mailbox
         self.ongoing = 0
         self.receiving = False
+        self.turns: Turns
+        """For ``serve``, which tells what took long; while it runs."""
         self._idle: list[Task] = []
         self._home = contextvars.Context()
         self._nursery: trio.Nursery | None = None
@@ -135,6 +138,7 @@ class Actor:
             ActorStopped: something other than ``stop`` ended the actor's tasks: user code cancelled its
                 nursery.
         """
+        self.turns = turns_of_this_run()
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -231,7 +235,7 @@ class _Worker:
         """Serve within ``scope``; a cancel or an error leaves the envelope in ``self.envelope``."""
         actor, task, serve = self.actor, self.task, self.actor.serve
         home = actor._home  # a parked worker keeps nothing of its last call alive
-        idle = actor._idle
+        idle, turns = actor._idle, actor.turns
 
         def leave(_: RaiseCancelT) -> Abort:
             idle.remove(task)
@@ -249,7 +253,10 @@ class _Worker:
                 idle.append(task)
                 envelope = self.envelope = await wait_task_rescheduled(leave)
                 assert envelope is not None
+            if turns.held:
+                await turns.give_way()
             if envelope.start(scope):
+                task.custom_sleep_data = turns
                 result = await serve(envelope)
                 envelope.stop()
                 envelope.finish(outcome.Value(result))

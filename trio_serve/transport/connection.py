@@ -239,6 +239,7 @@ class Http2Connection:
                         self._reason = self._reason or "the peer closed the connection"
                         return
                 self.last_read = started = now()
+                answers = writer.answers
                 wire.receive_data(data, started, FRAMES_A_TURN)
                 if loans.waiting:
                     loans.lend()
@@ -246,7 +247,11 @@ class Http2Connection:
                 size = RECEIVE_BYTES_MAX if quick and len(data) >= size else RECEIVE_BYTES
                 del data  # a waiting reader holds no bytes: there may be many, and one read is large
                 if wire.unsent:
-                    writer.wake()
+                    if writer.answers > answers:
+                        # Calls refused in this very turn.  The next may be a handler's, and a long one.
+                        writer.flush()
+                    else:
+                        writer.wake()
                 while server and writer.backlog > UNREAD_ANSWERS_MAX:
                     writer.wake_when_room(self._held)
                     await self._held.park()

@@ -3,7 +3,8 @@
     a call answers --+
     a call sends ----+--> wire connection's queue --(one send per scheduler turn)--> byte stream
     the reader acks -+         |
-                               +--> eight answers wait, or the last call's: sent at once, without the task
+                               +--> eight answers wait, or the last call's, or the reader has
+                                    refused calls: sent at once, without the task
 
 The task is parked while there is nothing to send.  Whoever queues something wakes it, and it runs in the next
 scheduler turn: everything that the tasks of one turn queue leaves in one system call.  The answers that make
@@ -54,7 +55,6 @@ class Writer:
     """Moves what ``source`` has queued to ``byte_stream``."""
 
     __slots__ = (
-        "_answers",
         "_byte_stream",
         "_crowd",
         "_finishing",
@@ -63,6 +63,7 @@ class Writer:
         "_sending",
         "_source",
         "_stall_s",
+        "answers",
     )
 
     def __init__(self, source: Outgoing, byte_stream: ByteStream, stall_s: float = math.inf) -> None:
@@ -73,7 +74,8 @@ class Writer:
         self._crowd: list[Wakeable] = []
         self._rest: bytes | memoryview = b""
         self._sending = 0
-        self._answers = 0
+        self.answers = 0
+        """Whole answers among what is queued."""
         self._finishing = False
 
     @property
@@ -87,18 +89,23 @@ class Writer:
 
     def answered(self, last: bool = False) -> None:
         """A whole answer was queued: as `wake`, and early when several are waiting or it is the ``last``."""
-        if last and self._source.unsent <= PART_BYTES:
-            self._send_early()
-            if self._rest or self._source.unsent:
-                self._place.wake()
+        if last:
+            self.flush()
             return
         if self._place.taken:
-            self._answers = 1
+            self.answers = 1
             self._place.wake()
             return
-        self._answers += 1
-        if self._answers >= ANSWERS_AT_ONCE:
+        self.answers += 1
+        if self.answers >= ANSWERS_AT_ONCE:
             self._send_early()
+
+    def flush(self) -> None:
+        """Send what is queued now, as far as the peer takes it; the task sends the rest."""
+        if self._source.unsent <= PART_BYTES:
+            self._send_early()
+        if self._rest or self._source.unsent:
+            self._place.wake()
 
     def finish(self) -> None:
         """Let `run` return once all that is queued has left."""
@@ -131,7 +138,7 @@ class Writer:
             self._let_in()
 
     async def _send(self, data: bytes | memoryview) -> None:
-        self._answers = 0
+        self.answers = 0
         sent = self._byte_stream.send_nowait(data)
         if sent < len(data):
             await self._send_slowly(memoryview(data)[sent:])
@@ -154,7 +161,7 @@ class Writer:
     def _send_early(self) -> None:
         if self._sending or self._rest or self._finishing:
             return
-        self._answers = 0
+        self.answers = 0
         data = self._source.data_to_send()
         try:
             sent = self._byte_stream.send_nowait(data)
