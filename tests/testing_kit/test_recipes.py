@@ -1,13 +1,11 @@
 """The guide's recipes, taken from docs/testing.md as they stand, run as a user's test file."""
 
-import re
-
 import pytest
 
-from ..contract.conftest import ROOT
+from ..document import ROOT, blocks_of
 
 pytest_plugins = ["pytester"]
-RECIPES = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "testing.md").read_text(), re.M | re.S)
+RECIPES = [block.code for block in blocks_of(ROOT / "docs" / "testing.md") if block.language == "python"]
 
 HELLOWORLD = """
 from trio_serve.grpc.protos import load_protos
