@@ -8,7 +8,7 @@ import selectors
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -187,6 +187,33 @@ class Attacker:
             self._windows[stream_id] -= room
             at += room
         return True
+
+    def send_bodies(self, streams: Iterable[int], body: bytes, patience_s: float = 20) -> int:
+        """Send one framed message on each stream, all together and as windows allow.
+
+        Returns how many octets left before every window stayed shut for ``patience_s``.
+        """
+        rest = {stream_id: memoryview(body) for stream_id in streams}
+        for stream_id in rest:
+            self._windows.setdefault(stream_id, self._stream_window)
+        sent = 0
+        while self._open(rest):
+            for stream_id in self._open(rest):
+                octets = rest[stream_id][: min(16_384, self._windows[0], self._windows[stream_id])]
+                rest[stream_id] = rest[stream_id][len(octets) :]
+                flags = 0 if rest[stream_id] else frames.END_STREAM
+                self._socket.sendall(frames.frame(frames.DATA, flags, stream_id, bytes(octets)))
+                self._windows[0] -= len(octets)
+                self._windows[stream_id] -= len(octets)
+                sent += len(octets)
+            self.read_until(lambda: bool(self._open(rest)), patience_s)
+        return sent
+
+    def _open(self, rest: dict[int, memoryview]) -> list[int]:
+        """The streams on which something of ``rest`` may be sent."""
+        if self._windows[0] <= 0:
+            return []
+        return [stream_id for stream_id in rest if rest[stream_id] and self._windows[stream_id] > 0]
 
     # What comes back.
 

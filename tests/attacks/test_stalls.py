@@ -12,6 +12,7 @@ CHUNK_BYTES = 64 * 1024
 BUFFERED_CHUNKS_MAX = 16  # a stream's window, its send buffer and the socket's: a MiB together
 ECHO = b"\n\x80\x80\x40" + bytes(MIB)  # a Blob of 1 MiB
 KERNEL_BUFFERS = 4 * MIB
+STREAM_WINDOW = 65_535
 
 
 def test_echoes_to_a_zero_window_are_bounded(victim: Victim) -> None:
@@ -23,6 +24,21 @@ def test_echoes_to_a_zero_window_are_bounded(victim: Victim) -> None:
                 break
 
     assert cost.peak_bytes <= 8 * MIB
+    assert not cost.probe_errors
+
+
+def test_echoes_to_a_zero_window_are_bounded_however_they_come(victim: Victim) -> None:
+    """All hundred at once: each fills its stream's window, beside what large messages may cost."""
+    streams = 100
+    with victim.observed("zero window, all at once") as cost, victim.attacker(window=0) as attacker:
+        ids = []
+        for _ in range(streams):
+            attacker.send(attacker.headers("Echo"))
+            ids.append(attacker.stream_id)
+        taken = attacker.send_bodies(ids, frames.message(ECHO), patience_s=1)
+
+    assert taken <= streams * STREAM_WINDOW + 4 * MIB
+    assert cost.peak_bytes <= streams * STREAM_WINDOW + 8 * MIB
     assert not cost.probe_errors
 
 

@@ -42,8 +42,34 @@ def test_loans_are_given_in_order_as_long_as_they_fit() -> None:
     assert [number for number, _ in wire.lent] == [1, 3]
     assert loans.has(streams[0]) and not loans.has(streams[2])
 
-    loans.repay(streams[1])
+    loans.repay(streams[1])  # complete, and now its handler works on it
+    assert [number for number, _ in wire.lent] == [1, 3]
+    loans.forget(streams[1])
     assert [number for number, _ in wire.lent] == [1, 3, 5]
+
+
+def test_slow_handlers_of_large_messages_do_not_keep_the_next_one_out() -> None:
+    """However much is in work: with nothing else on its way in, the next message comes."""
+    wire = Wire()
+    loans = loans_on(wire)
+    for number in (1, 3, 5, 7):
+        one = stream(number)
+        loans.ask(one, LOANS_BYTES_MAX)
+        loans.repay(one)
+    loans.ask(stream(9), LOANS_BYTES_MAX)
+    loans.ask(stream(11), 1)
+    assert [number for number, _ in wire.lent] == [1, 3, 5, 7, 9]
+
+
+def test_a_stream_that_asks_for_its_next_message_is_done_with_the_last() -> None:
+    wire = Wire()
+    loans = loans_on(wire)
+    busy, other = stream(1), stream(3)
+    loans.ask(busy, LOANS_BYTES_MAX)
+    loans.repay(busy)
+    loans.ask(busy, LOANS_BYTES_MAX // 2)
+    loans.ask(other, LOANS_BYTES_MAX // 2)
+    assert [number for number, _ in wire.lent] == [1, 1, 3]
 
 
 def test_a_loan_leaves_at_once_whoever_asked_or_repaid() -> None:

@@ -38,7 +38,7 @@ from trio_serve.transport.listener import (
     port_of,
 )
 from trio_serve.transport.memory import MemoryByteStream, memory_pair
-from trio_serve.transport.window_loans import LOANS_BYTES_MAX
+from trio_serve.transport.window_loans import KEPT_BYTES_MAX, LOANS_BYTES_MAX
 from trio_serve.wire.grpc import GrpcRefusal, RequestHead, Status, read_request, refusal
 from trio_serve.wire.http2 import ErrorCode, FieldBlock, Limits, Role, State, Stream, StreamReceiver
 
@@ -61,9 +61,9 @@ SERVER_OPTIONS = ConnectionOptions(
     limits=Limits(
         streams_max=STREAMS_MAX,
         stream_window_bytes_max=STREAM_WINDOW_BYTES_MAX,
-        # All windows of streams and all loans together: the connection's own window then never closes, and
-        # a handler that does not read holds up no call but its own.
-        connection_window_bytes=STREAMS_MAX * STREAM_WINDOW_BYTES_MAX + LOANS_BYTES_MAX,
+        # All windows of streams, kept rooms and loans together: the connection's own window then never
+        # closes, and a handler that does not read holds up no call but its own.
+        connection_window_bytes=STREAMS_MAX * STREAM_WINDOW_BYTES_MAX + KEPT_BYTES_MAX + LOANS_BYTES_MAX,
     ),
 )
 

@@ -1,13 +1,13 @@
 """Room for messages larger than a stream's window, lent one by one.
 
     message of 1 MiB announced, 64 KiB of it here --> ask(missing) --> [queue] --> lent: WINDOW_UPDATE
-    message complete --> repay --> the next in the queue
+    message complete --> repay --> in work, until the call is over --> forget
 
 A message can only be used whole, so its stream's window must once be as large as the message; but a hundred
 streams that each hold most of a large message would hold a hundred messages.  So the bytes lent on a
-connection, together with the answers that its peer has not taken, stay within ``bytes_max``.  The first in
-the queue always gets its loan when nothing else is lent, however large: there is no deadlock, and a peer
-who takes no answers gets no further loans.
+connection and those in work, together with the answers that its peer has not taken, stay within
+``bytes_max``.  The first in the queue gets its loan when nothing else is lent, however large it is and
+however long the handlers take: there is no deadlock.  A peer who takes no answers gets no further loans.
 
 Asking costs a round trip.  A stream of several large messages therefore keeps the room that its first one
 needed, as long as what is kept on the connection stays within `KEPT_BYTES_MAX`.
@@ -19,20 +19,21 @@ from collections.abc import Callable
 
 from trio_serve.wire.http2 import Connection, State, Stream
 
-LOANS_BYTES_MAX = 3 * 1024 * 1024
-KEPT_BYTES_MAX = 3 * 1024 * 1024
+LOANS_BYTES_MAX = 2 * 1024 * 1024
+KEPT_BYTES_MAX = 2 * 1024 * 1024
 
 
 class WindowLoans:
     """The loans of one connection."""
 
-    __slots__ = ("_bytes_max", "_kept", "_lent", "_wake", "_wire", "waiting")
+    __slots__ = ("_bytes_max", "_in_work", "_kept", "_lent", "_wake", "_wire", "waiting")
 
     def __init__(self, wire: Connection, wake: Callable[[], None], bytes_max: int = LOANS_BYTES_MAX) -> None:
         self._wire = wire
         self._wake = wake  # the writer: handlers ask too, not the reader alone
         self._bytes_max = bytes_max
         self._lent: dict[Stream, int] = {}
+        self._in_work: dict[Stream, int] = {}
         self._kept: dict[Stream, int] = {}
         self.waiting: dict[Stream, int] = {}
 
@@ -42,23 +43,26 @@ class WindowLoans:
 
     def ask(self, stream: Stream, size: int) -> None:
         """Lend ``size`` bytes when it is this stream's turn; asking again while it waits changes the size."""
+        self._in_work.pop(stream, None)  # its last message is done with: here is the next
         self.waiting[stream] = size
         self.lend()
 
     def repay(self, stream: Stream) -> None:
-        """The message is complete, or given up: its room goes to the next.  Safe without a loan."""
+        """The message is complete and in work from now on.  Safe without a loan."""
         self.waiting.pop(stream, None)
         size = self._lent.pop(stream, None)
         if size is not None:
+            self._in_work[stream] = size
             self._keep(stream, size)
             self.lend()
 
     def forget(self, stream: Stream) -> None:
         """The stream is over: what it had is free."""
         self._kept.pop(stream, None)
+        self._in_work.pop(stream, None)
+        self._lent.pop(stream, None)
         self.waiting.pop(stream, None)
-        if self._lent.pop(stream, None) is not None:
-            self.lend()
+        self.lend()
 
     def _keep(self, stream: Stream, size: int) -> None:
         kept = self._kept.get(stream, 0)
@@ -74,7 +78,7 @@ class WindowLoans:
             stream, size = next(iter(self.waiting.items()))
             untaken = sum(other.unsent for other in self._wire.waiting.values())
             lent = sum(self._lent.values())
-            if untaken + (lent + size if lent else 0) > self._bytes_max:
+            if untaken + (lent + sum(self._in_work.values()) + size if lent else 0) > self._bytes_max:
                 return
             del self.waiting[stream]
             self._lent[stream] = size
