@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from tests.actors.recording import envelope
-from trio_serve.actors import SerialThread
+from trio_serve.actors import DeadlinePassed, SerialThread
 
 
 async def test_jobs_run_one_at_a_time_in_one_thread_and_in_order() -> None:
@@ -116,6 +116,36 @@ async def test_a_job_cancelled_at_work_lets_its_task_go_and_holds_its_envelope()
     await thread.run(lambda: None)
     ended.append(e.ended)
     assert ended == [False, True]
+    thread.close()
+    await thread.join()
+
+
+async def test_a_job_does_not_begin_past_its_deadline_though_the_loop_is_held_up() -> None:
+    """The loop cannot withdraw the job, because it has no turn before the thread comes to it."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    thread = SerialThread("worker")
+    release, begun, closed = threading.Event(), threading.Event(), threading.Event()
+    late, _ = envelope(deadline=trio.current_time() + 1)
+    refused: list[str] = []
+
+    async def wait_in_vain() -> None:
+        with pytest.raises(DeadlinePassed) as caught:
+            await thread.run(begun.set, late)
+        refused.append(str(caught.value))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(thread.run, release.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(wait_in_vain)
+        await trio.testing.wait_all_tasks_blocked()
+        thread.run_unattended(closed.set, late)
+        clock.jump(2)
+        release.set()
+        assert closed.wait(10)  # the loop stands still, and the thread has gone through all of its jobs
+
+    assert not begun.is_set()
+    assert refused == ["the deadline passed while the call waited for the thread"]
     thread.close()
     await thread.join()
 

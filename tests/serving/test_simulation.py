@@ -3,14 +3,17 @@
     seed ──> a graph of deployments ──> requests, each a tree of calls planned in advance
         └──> cancels, timeouts, crashes, updates, scaling, at random moments
 
+Methods of all four kinds, with sync ones on the loop or in threads, which take turns with it
+(``turn_taking``); batches and models that several requests share.
+
 What must hold, whatever happens:
 
 1. every call is answered exactly once, and none waits forever;
-2. nothing that a request started still runs once the request has ended;
+2. nothing that a request started, in a task, a thread or a batch, still runs once the request has ended;
 3. ``max_ongoing_requests`` and ``max_queued_requests`` are never exceeded;
 4. a call that was cancelled, or whose deadline passed, in the queue never runs;
 5. an answer is never later than its deadline, but for the time in which the loop was held up;
-6. in the end nothing is left: no call, no task, no timer.
+6. in the end nothing is left: no call, no task, no timer, no thread.
 
 A failing run prints its seed; the same seed runs the same way again.  More seeds:
 
@@ -18,7 +21,8 @@ A failing run prints its seed; the same seed runs the same way again.  More seed
 """
 
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from math import inf
 from random import Random
@@ -29,10 +33,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.serving.turn_taking import spend, take_turns
 from trio_serve.actors import Envelope
 from trio_serve.serving.application import Application
+from trio_serve.serving.batching import batch
 from trio_serve.serving.controller import Controller, open_controller
 from trio_serve.serving.deployment import deployment
+from trio_serve.serving.multiplexing import multiplexed
 from trio_serve.serving.replies import StreamReply, UnaryReply
 from trio_serve.serving.request_context import current_request
 
@@ -59,6 +66,15 @@ class Plan:
     """What one call does: ``steps`` are ("sleep", s), ("call", how, deployment, Plan), ("raise",), ..."""
 
     steps: tuple[tuple[Any, ...], ...]
+    sync: bool
+
+    @property
+    def method(self) -> str:
+        return "compute" if self.sync else "run"
+
+    @property
+    def stream(self) -> str:
+        return "produce" if self.sync else "items"
 
 
 def plan(random: Random, below: int, depth: int) -> Plan:
@@ -68,10 +84,14 @@ def plan(random: Random, below: int, depth: int) -> Plan:
         what = random.random()
         if what < 0.35 or not below or depth > 4:
             steps.append(("sleep", random.choice([0.0, 0.01, 0.5, 2.0, 10.0])))
-        elif what < 0.92:
+        elif what < 0.86:
             how = random.choice(["await", "await", "forget", "timeout", "argument", "stream", "together"])
             target = random.randrange(below)
             steps.append(("call", how, target, plan(random, target, depth + 1), random.uniform(0.01, 5)))
+        elif what < 0.89:
+            steps.append(("batch", random.choice([0.0, 0.5, 3.0])))
+        elif what < 0.92:
+            steps.append(("model", random.choice("abcd")))
         elif what < 0.95:
             steps.append(("shield", random.uniform(0.01, 1)))
         elif what < 0.98:
@@ -82,7 +102,7 @@ def plan(random: Random, below: int, depth: int) -> Plan:
             steps.append(("block", random.uniform(0.1, 3)))
         else:
             steps.append(("exit",))
-    return Plan(tuple(steps))
+    return Plan(tuple(steps), sync=random.random() < 0.4)
 
 
 ancestors: ContextVar[tuple[Envelope, ...]] = ContextVar("ancestors", default=())
@@ -92,7 +112,8 @@ ancestors: ContextVar[tuple[Envelope, ...]] = ContextVar("ancestors", default=()
 class Observer:
     """Sees every call from inside and checks the invariants as it goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: MockClock) -> None:
+        self.clock = clock
         self.controller: Controller
         self.replies: dict[int, list[Any]] = {}
         self.ran = 0
@@ -103,7 +124,7 @@ class Observer:
     def must(self, holds: bool, what: str) -> None:
         """Note a broken promise: raised within a call, it would only be that call's error."""
         if not holds:
-            self.broken.append(f"at {trio.current_time():.3f}: {what}")
+            self.broken.append(f"at {self.clock.current_time():.3f}: {what}")
 
     def begin(self) -> Envelope:
         request = current_request()
@@ -112,7 +133,7 @@ class Observer:
         assert request.replica is not None
         envelope = request.envelope
         self.must(not envelope.answered, "a call that had its answer already was started")
-        self.must(trio.current_time() < envelope.deadline, "a call was started past its deadline")
+        self.must(self.clock.current_time() < envelope.deadline, "a call was started past its deadline")
         tag, actor = request.replica.tag, request.replica.actor
         self.at_work[tag] = self.at_work.get(tag, 0) + 1
         self.must(self.at_work[tag] <= actor.ongoing, f"{tag} counts fewer calls than are at work")
@@ -127,6 +148,11 @@ class Observer:
         assert request is not None
         assert request.replica is not None
         self.at_work[request.replica.tag] -= 1
+
+    def spend(self, seconds: float) -> None:
+        """Let the plain function that is at work take so long."""
+        if spend(seconds, self.clock):
+            self.held_up_until = self.clock.current_time()
 
     def check(self, envelope: Envelope) -> None:
         """To be called while a call is at work."""
@@ -150,6 +176,7 @@ def make_application(random: Random, shape: Random, observer: Observer) -> Appli
     class Node:
         def __init__(self, version: int, *inner: Any) -> None:
             self.inner = inner
+            self.models = 0
             if random.random() < 0.1:
                 raise OSError("a bad moment to start")
 
@@ -173,10 +200,49 @@ def make_application(random: Random, shape: Random, observer: Observer) -> Appli
             finally:
                 observer.end()
 
+        def compute(self, what: Plan, argument: Any = None) -> int:
+            envelope = observer.begin()
+            try:
+                for step in what.steps:
+                    self.sync_step(step)
+                    observer.check(envelope)
+                return 1
+            finally:
+                observer.end()
+
+        def produce(self, what: Plan) -> Iterator[int]:
+            envelope = observer.begin()
+            try:
+                for step in what.steps:
+                    yield 1
+                    observer.check(envelope)
+                    self.sync_step(step)
+            finally:
+                observer.end()
+
         def quick(self, argument: Any = None) -> int:
             observer.begin()
             observer.end()
             return 1
+
+        @batch(max_batch_size=3, batch_wait_timeout_s=0.1)
+        async def together(self, members: list[tuple[Envelope, float]]) -> list[int]:
+            for _, seconds in members:
+                await trio.sleep(seconds)
+                wanted = any(not envelope.ended for envelope, _ in members)
+                observer.must(wanted, "a batch runs on though all of its members have ended")
+            return [1] * len(members)
+
+        @multiplexed(max_num_models_per_replica=2)
+        async def model(self, model_id: str) -> "Model":
+            self.models += 1
+            observer.must(self.models <= 2, "more models than max_num_models_per_replica")
+            try:
+                await trio.sleep(0.3)
+            except trio.Cancelled:
+                self.models -= 1
+                raise
+            return Model(self)
 
         async def step(self, step: tuple[Any, ...]) -> None:
             match step:
@@ -186,10 +252,13 @@ def make_application(random: Random, shape: Random, observer: Observer) -> Appli
                     with trio.CancelScope(shield=True):
                         await trio.sleep(seconds)
                 case ("block", seconds):
-                    clock = trio.lowlevel.current_clock()
-                    assert isinstance(clock, MockClock)
-                    clock.jump(seconds)  # as if the loop had been held up
-                    observer.held_up_until = trio.current_time()
+                    observer.spend(seconds)
+                case ("batch", seconds):
+                    request = current_request()
+                    assert request is not None
+                    await self.together((request.envelope, seconds))
+                case ("model", model_id):
+                    await self.model(model_id)
                 case ("raise",):
                     raise ValueError("planned")
                 case ("exit",):
@@ -201,17 +270,50 @@ def make_application(random: Random, shape: Random, observer: Observer) -> Appli
                 case ("call", how, target, what, seconds):
                     await self.call(how, self.inner[target], what, seconds)
 
-        async def call(self, how: str, handle: Any, what: Plan, seconds: float) -> None:
+        def sync_step(self, step: tuple[Any, ...]) -> None:
+            match step:
+                case ("sleep" | "shield" | "block", seconds):
+                    observer.spend(min(seconds, 3))
+                case ("raise",):
+                    raise ValueError("planned")
+                case ("exit",):
+                    raise SystemExit("planned")
+                case ("call", how, target, what, seconds):
+                    self.sync_call(how, self.inner[target], what, seconds)
+
+        def sync_call(self, how: str, handle: Any, what: Plan, seconds: float) -> None:
+            one = handle.options(method_name=what.method)
             try:
                 if how == "forget":
-                    handle.run.remote(what)
+                    one.remote(what)
                 elif how == "timeout":
-                    await handle.options(timeout_s=seconds).run.remote(what)
+                    one.options(timeout_s=seconds).remote(what).result()
                 elif how == "argument":
-                    await handle.quick.remote(handle.run.remote(what))
+                    handle.quick.remote(one.remote(what)).result()
+                elif how == "stream":
+                    for count, _ in enumerate(
+                        handle.options(stream=True, method_name=what.stream).remote(what)
+                    ):
+                        if count > 2 * seconds:
+                            break
+                else:
+                    one.remote(what).result()
+            except Exception:  # on the loop all but "forget" is refused
+                if seconds > 4:
+                    raise
+
+        async def call(self, how: str, handle: Any, what: Plan, seconds: float) -> None:
+            one = handle.options(method_name=what.method)
+            try:
+                if how == "forget":
+                    one.remote(what)
+                elif how == "timeout":
+                    await one.options(timeout_s=seconds).remote(what)
+                elif how == "argument":
+                    await handle.quick.remote(one.remote(what))
                 elif how == "stream":
                     count = 0
-                    async for _ in handle.options(stream=True).items.remote(what):
+                    async for _ in handle.options(stream=True, method_name=what.stream).remote(what):
                         count += 1
                         if count > 2 * seconds:
                             break
@@ -220,12 +322,19 @@ def make_application(random: Random, shape: Random, observer: Observer) -> Appli
                         for _ in range(2):
                             nursery.start_soon(self.call, "await", handle, what, seconds)
                         with trio.move_on_after(seconds):
-                            await handle.run.remote(what)
+                            await one.remote(what)
                 else:
-                    await handle.run.remote(what)
+                    await one.remote(what)
             except Exception:
                 if seconds > 4:
                     raise
+
+    class Model:
+        def __init__(self, node: Node) -> None:
+            self.node = node
+
+        def __del__(self) -> None:
+            self.node.models -= 1
 
     def bind(version: int) -> Application:
         nodes: list[Application] = []
@@ -236,7 +345,7 @@ def make_application(random: Random, shape: Random, observer: Observer) -> Appli
                 num_replicas=shape.randint(1, 3),
                 max_ongoing_requests=shape.choice([1, 2, 5]),
                 max_queued_requests=shape.choice([1, 5, 50]),
-                sync_methods="inline",
+                sync_methods=shape.choice(["thread", "thread", "inline"]),
                 graceful_shutdown_timeout_s=5,
                 max_constructor_retry_count=100,
             )
@@ -290,7 +399,8 @@ class Simulation:
         self, at: float, what: Plan, timeout_s: float | None, give_up_s: float, cancel_s: float | None
     ) -> None:
         await trio.sleep(at)
-        handle = self.controller.get_app_handle("default").options(method_name="run", timeout_s=timeout_s)
+        app = self.controller.get_app_handle("default")
+        handle = app.options(method_name=what.method, timeout_s=timeout_s)
         begun = trio.current_time()
         response = handle.remote(what)
         fate = "gave up"
@@ -331,8 +441,12 @@ async def test_the_invariants_hold(
 ) -> None:
     print(f"seed {seed}: TRIO_SERVE_SEEDS={seed} replays it")
     caplog.set_level("CRITICAL")
-    observer = Observer()
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
+    observer = Observer(clock)
     watch_answers(monkeypatch, observer)
+    take_turns(monkeypatch)
+    threads = threading.active_count()
     tasks = trio.lowlevel.current_statistics().tasks_living
     async with open_controller(random=Random(seed)) as controller:
         observer.controller = controller
@@ -347,7 +461,8 @@ async def test_the_invariants_hold(
                 assert len(fleet.state.mailbox._deadlines) <= 128
         assert observer.broken == []
         assert set(observer.at_work.values()) <= {0}
-    await wait_all_tasks_blocked()
+    await trio.sleep(100)  # a thread that a kill left behind ends when its job does
+    assert threading.active_count() == threads
     assert trio.lowlevel.current_statistics().tasks_living == tasks
     assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 3600 - 1000
     answers = [count for _, count in observer.replies.values()]

@@ -3,9 +3,9 @@
     task: run(fn) ──> queue ──> the thread: fn() ──run_sync_soon──> the task goes on
 
 State that only such jobs touch is never touched by two of them at once, and a job that blocks holds up
-nobody but the next job.  A job that has not begun can be withdrawn; one that has begun cannot be stopped:
-its task leaves at once when it is cancelled, and the envelope that the job ran for ends only when the job
-has (``Envelope.hold``).
+nobody but the next job.  A job that has not begun can be withdrawn, and does not begin past its envelope's
+deadline, even while the loop is held up; one that has begun cannot be stopped: its task leaves at once when
+it is cancelled, and the envelope that the job ran for ends only when the job has (``Envelope.hold``).
 
 The thread starts with the first job and is a daemon: a job that never returns cannot keep the
 interpreter from exiting.
@@ -22,6 +22,7 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, TrioToken, current_task, reschedule
 
 from trio_serve.actors.envelope import Envelope
+from trio_serve.actors.errors import DeadlinePassed
 from trio_serve.actors.threads_at_work import ThreadsAtWork, enter_counted_thread, threads_at_work
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class SerialThread:
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._token: TrioToken | None = None
+        self._clock: trio.abc.Clock
         self._closed = False
         self._ended = trio.Event()
 
@@ -50,20 +52,23 @@ class SerialThread:
         goes on unattended; ``owner`` is held until it ends.
 
         Raises:
+            DeadlinePassed: ``owner``'s turn came too late.
             RuntimeError: the thread was closed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        job = self._submit(fn, owner)
+        job = self._make_job(fn, owner)
         job.task = current_task()
+        self._jobs.put(job)
         # In no variable: an error would hold its traceback, that this frame, and this the error again.
         return (await trio.lowlevel.wait_task_rescheduled(job.leave)).unwrap()  # type: ignore[no-any-return]
 
     def run_unattended(self, fn: Callable[[], object], owner: Envelope | None = None) -> None:
         """Run ``fn`` when its turn comes, with nobody waiting; ``owner`` is held until it ends."""
-        job = self._submit(fn, owner)
+        job = self._make_job(fn, owner)
         if owner is not None:
             owner.hold()
             job.holding = True
+        self._jobs.put(job)
 
     def close(self) -> None:
         """End the thread once the jobs already queued are done; never waits."""
@@ -80,16 +85,16 @@ class SerialThread:
         await self._ended.wait()
         self._thread.join()  # it has said its last word, so this takes microseconds
 
-    def _submit(self, fn: Callable[[], T], owner: Envelope | None) -> "_Job[T]":
+    def _make_job(self, fn: Callable[[], T], owner: Envelope | None) -> "_Job[T]":
         if self._closed:
             raise RuntimeError(f"thread {self.name!r} is closed")
         if self._thread is None:
             self._token = trio.lowlevel.current_trio_token()
+            self._clock = trio.lowlevel.current_clock()
             self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
             self._thread.start()
         job = _Job(fn, owner, threads_at_work())
         job.at_work.begin()
-        self._jobs.put(job)
         return job
 
     def _main(self) -> None:
@@ -98,7 +103,7 @@ class SerialThread:
         try:
             while (job := self._jobs.get()) is not None:
                 if job.begin():
-                    job.compute()
+                    job.compute(self._clock)
                     self._token.run_sync_soon(job.land)
                 del job  # an idle thread keeps nothing alive
             self._token.run_sync_soon(self._end)
@@ -132,8 +137,14 @@ class _Job(Generic[T]):
         except IndexError:
             return False
 
-    def compute(self) -> None:
-        self.result = outcome.capture(self.context.run, self.fn)
+    def compute(self, clock: trio.abc.Clock) -> None:
+        owner = self.owner
+        if owner is None or self.task is None or clock.current_time() < owner.deadline:
+            self.result = outcome.capture(self.context.run, self.fn)
+        else:
+            self.result = outcome.Error(
+                DeadlinePassed("the deadline passed while the call waited for the thread")
+            )
 
     def leave(self, _: RaiseCancelT) -> Abort:
         """The waiting task is cancelled."""
