@@ -75,7 +75,7 @@ def a_ray(tmp_path: pathlib.Path) -> pathlib.Path:
     for module in ("ray", "ray/serve", "ray/util"):
         (tmp_path / module).mkdir()
         (tmp_path / module / "__init__.py").write_text("deployment = 'of ray'\n")
-    for module in ("serve/config", "serve/handle", "serve/grpc_util", "util/metrics"):
+    for module in ("serve/config", "serve/exceptions", "serve/handle", "serve/grpc_util", "util/metrics"):
         (tmp_path / "ray" / f"{module}.py").write_text(f"HERE = '{module}'\n")
     return tmp_path
 

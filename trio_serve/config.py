@@ -8,5 +8,14 @@ from trio_serve.instance.options import (
     TLSOptions,
     gRPCOptions,
 )
+from trio_serve.serving.autoscaling import AutoscalingConfig
 
-__all__ = ["HTTPOptions", "KeepaliveOptions", "LoggingConfig", "MetricsOptions", "TLSOptions", "gRPCOptions"]
+__all__ = [
+    "AutoscalingConfig",
+    "HTTPOptions",
+    "KeepaliveOptions",
+    "LoggingConfig",
+    "MetricsOptions",
+    "TLSOptions",
+    "gRPCOptions",
+]

@@ -17,6 +17,7 @@ from typing import Any
 
 _MODULES = {
     "trio_serve.config": "ray.serve.config",
+    "trio_serve.exceptions": "ray.serve.exceptions",
     "trio_serve.grpc_util": "ray.serve.grpc_util",
     "trio_serve.handle": "ray.serve.handle",
     "trio_serve.metrics": "ray.util.metrics",
