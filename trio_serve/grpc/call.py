@@ -194,6 +194,7 @@ class ServerCall:
 
     @property
     def method(self) -> "Method":
+        """The rpc that is called."""
         return self._registration.method
 
     @property
@@ -208,22 +209,27 @@ class ServerCall:
 
     @property
     def path(self) -> str:
+        """As on the wire: ``/package.Service/Name``."""
         return self.head.path
 
     @property
     def metadata(self) -> Metadata:
+        """What the client sent: ``(key, value)`` pairs, bytes under ``-bin`` keys."""
         return self.head.metadata
 
     @property
     def authority(self) -> str:
+        """The server's name as the client knows it."""
         return self.head.authority
 
     @property
     def peer(self) -> str:
+        """The client's address, as ``ipv4:127.0.0.1:50000``."""
         return self.connection.peer
 
     @property
     def tls(self) -> ssl.SSLObject | None:
+        """The TLS session; None without TLS."""
         return self.connection.byte_stream.tls
 
     @property

@@ -68,13 +68,27 @@ CLOSE_S = 5.0
 class ChannelOptions:
     """What a channel can be told, all of it optional.  Times in seconds, sizes in bytes.
 
-    tls: None for plain text, True for the system's trust, or a client context (ALPN h2 is set on it).
-    authority: the name to ask for and to find in the certificate, where it is not the target's.
-    metadata: sent with every call.  credentials: asked for metadata at every call, may be async.
-    service_config: gRPC's JSON form.  wait_for_ready: wait out failures to connect.
-    waiting_calls_max: calls that may wait for a connection or a stream; one more fails at once.
-    retry_buffer_bytes: requests kept of a call so that it can be tried again.
-    idle_timeout_s: a connection without calls is closed after so long.
+    Args:
+        tls: None for plain text, True for the system's trust, or a client context (ALPN h2 is set on it).
+        authority: the name to ask for and to find in the certificate, where it is not the target's.
+        metadata: sent with every call.
+        credentials: asked for metadata at every call, with the method's path; may be async.
+        service_config: gRPC's JSON form, as text or decoded.
+        balancing: "pick_first" or "round_robin"; over what the service config says.
+        wait_for_ready: wait out failures to connect.
+        compression: of requests: "gzip", "deflate", or a ``grpc.Compression``.
+        message_bytes_max: the largest reply, on the wire and inflated.
+        waiting_calls_max: calls that may wait for a connection or a stream; one more fails at once.
+        retry_buffer_bytes: requests kept of a call so that it can be tried again.
+        keepalive: off, unless it has a ``time_s``.
+        idle_timeout_s: a connection without calls is closed after so long.
+        backoff: between attempts to connect.
+        connection: in place of ``keepalive`` and ``idle_timeout_s``, with all that a connection allows.
+        user_agent: stands before our own.
+        rng: draws what is varied.
+
+    Raises:
+        ValueError, TypeError: from `open_channel`, for an option that makes no sense.
     """
 
     tls: bool | ssl.SSLContext | None = None

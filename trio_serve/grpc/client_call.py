@@ -172,15 +172,19 @@ class FinishedCall:
         self._initial_metadata = call.initial_metadata
 
     def code(self) -> StatusCode:
+        """The status."""
         return StatusCode[self._end.status.name]
 
     def details(self) -> str:
+        """The status message."""
         return self._end.message
 
     def initial_metadata(self) -> Metadata:
+        """What came with the response headers."""
         return self._initial_metadata
 
     def trailing_metadata(self) -> Metadata:
+        """What came with the status."""
         return self._end.metadata
 
 

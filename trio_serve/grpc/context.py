@@ -52,6 +52,7 @@ class CallContext:
         self._code = code
 
     def set_details(self, details: str) -> None:
+        """The text beside the code."""
         self._details = details
 
     def set_trailing_metadata(self, trailing_metadata: MetadataLike) -> None:
@@ -67,31 +68,40 @@ class CallContext:
         self._call.set_compression(compression)
 
     def disable_next_message_compression(self) -> None:
+        """Send the messages that follow as they are."""
         self._call.set_compression(None)
 
     def code(self) -> object:
+        """What `set_code` was given; OK until then."""
         return self._code
 
     def details(self) -> str:
+        """What `set_details` was given."""
         return self._details
 
     def trailing_metadata(self) -> Metadata:
+        """What `set_trailing_metadata` was given."""
         return self._trailing
 
     def invocation_metadata(self) -> Metadata:
+        """What the client sent: ``(key, value)`` pairs, bytes under ``-bin`` keys."""
         return self._call.metadata
 
     def peer(self) -> str:
+        """The client's address, as ``ipv4:127.0.0.1:50000``."""
         return self._call.peer
 
     def auth_context(self) -> dict[str, list[bytes]]:
+        """What TLS knows of the client, in grpcio's property names; empty without TLS."""
         return self._call.auth_context()
 
     def peer_identities(self) -> list[bytes] | None:
+        """The names in the client's certificate; None without one."""
         key = self.peer_identity_key()
         return self.auth_context()[key] if key else None
 
     def peer_identity_key(self) -> str | None:
+        """The property of `auth_context` that has these names."""
         known = self.auth_context()
         for key in ("x509_subject_alternative_name", "x509_common_name"):
             if key in known:
@@ -103,6 +113,7 @@ class CallContext:
         return self._call.time_remaining()
 
     def is_active(self) -> bool:
+        """Whether an answer could still reach the client."""
         return not self._call.over
 
     def answer(self, message: Any) -> None:
@@ -159,6 +170,7 @@ class ServicerContext(CallContext):
         self._abort(code, details, trailing_metadata)
 
     async def abort_with_status(self, status: Any) -> NoReturn:
+        """As `abort`, with a ``grpc.Status``."""
         self._abort(status.code, status.details, status.trailing_metadata or ())
 
     async def send_initial_metadata(self, initial_metadata: MetadataLike) -> None:
@@ -178,9 +190,11 @@ class ServicerContext(CallContext):
         await self._call.send_message(message)
 
     def cancelled(self) -> bool:
+        """Whether the call ended before it was answered."""
         return self._call.reason is not None
 
     def done(self) -> bool:
+        """Whether the client has its status, or has gone."""
         return self._call.over
 
     def add_done_callback(self, callback: Callable[["ServicerContext"], Any]) -> None:
@@ -203,6 +217,7 @@ class ThreadServicerContext(CallContext):
         self._abort(code, details, trailing_metadata)
 
     def abort_with_status(self, status: Any) -> NoReturn:
+        """As `abort`, with a ``grpc.Status``."""
         self._abort(status.code, status.details, status.trailing_metadata or ())
 
     def send_initial_metadata(self, initial_metadata: MetadataLike) -> None:
@@ -210,6 +225,7 @@ class ThreadServicerContext(CallContext):
         trio.from_thread.run_sync(self._call.send_initial_metadata, _checked(initial_metadata))
 
     def set_compression(self, compression: Any) -> None:
+        """As for async handlers."""
         trio.from_thread.run_sync(self._call.set_compression, compression)
 
     def cancel(self) -> None:

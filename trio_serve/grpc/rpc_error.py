@@ -100,15 +100,19 @@ class RpcError(GRPCError):
         return f"{self.status.name}: {self.message}" if self.message else self.status.name
 
     def code(self) -> StatusCode:
+        """The status, as grpcio writes it."""
         return StatusCode[self.status.name]
 
     def initial_metadata(self) -> Metadata:
+        """What came with the response headers; empty when none came."""
         return self._initial_metadata
 
     def trailing_metadata(self) -> Metadata:
+        """What came with the status."""
         return self._trailing_metadata
 
     def debug_error_string(self) -> str:
+        """What happened on the wire: path, peer, cause."""
         return self._debug or str(self)
 
 

@@ -80,7 +80,13 @@ class Server:
         max_queued: calls that wait for one of those; beyond, RESOURCE_EXHAUSTED at once.
         threads: sync handlers at work at a time.
         connections_max: beyond, connections wait in the kernel's backlog.
-        options: what each connection is held to.
+        health: serve ``grpc.health.v1``; ``server.health`` says what it answers.
+        reflection: serve ``grpc.reflection``, v1 and v1alpha.
+        options: what each connection is held to; begin with `SERVER_OPTIONS`.
+
+    Raises:
+        MethodSourceError: something among ``services`` describes no methods.
+        ValueError: methods without handlers.
     """
 
     def __init__(

@@ -37,6 +37,7 @@ class Application:
 
     @property
     def remote(self) -> NoReturn:
+        """Raises AttributeError, which says what to call instead."""
         raise AttributeError(
             f"{self!r} is not running and cannot be called; run it and call the handle that run() returns, "
             "or give it to another deployment's bind(...), whose constructor then gets a handle"

@@ -36,18 +36,22 @@ class Deployment:
 
     @property
     def num_replicas(self) -> int:
+        """How many to start with."""
         return self.deployment_options.num_replicas
 
     @property
     def user_config(self) -> Any:
+        """What ``reconfigure`` is given."""
         return self.deployment_options.user_config
 
     @property
     def max_ongoing_requests(self) -> int:
+        """Calls at work in one replica."""
         return self.deployment_options.max_ongoing_requests
 
     @property
     def max_queued_requests(self) -> int:
+        """Calls that wait; -1: no limit."""
         return self.deployment_options.max_queued_requests
 
     @functools.cached_property

@@ -19,6 +19,7 @@ class BackPressureError(ServeError):
 
     @property
     def message(self) -> str:
+        """The text, which Ray Serve has under this name."""
         text = (
             f"Request dropped due to backpressure (num_queued_requests={self.num_queued_requests}, "
             f"max_queued_requests={self.max_queued_requests})."

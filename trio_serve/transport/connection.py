@@ -55,7 +55,15 @@ LINGER_READS_MAX = 16
 
 @attrs.frozen
 class ConnectionOptions:
-    """What a connection allows, in seconds; the wire's own limits are its `Limits`."""
+    """What a connection allows, in seconds; the wire's own limits are its `Limits`.
+
+    Args:
+        handshake_timeout_s: TLS, and then the peer's preface and SETTINGS, must have come by then.
+        write_stall_s: a peer that takes no byte for so long, while there are some for it, is cut off.
+        keepalive: signs of life, asked for and answered.
+        lifetime: when it is drained.
+        limits: what the peer may ask for.
+    """
 
     handshake_timeout_s: float = 10.0
     write_stall_s: float = 60.0

@@ -21,7 +21,15 @@ KEEPALIVE_PING = b"alive? \x00"
 
 @attrs.frozen
 class KeepaliveOptions:
-    """When to ask whether the peer lives, and how often it may ask us.  Seconds."""
+    """When to ask whether the peer lives, and how often it may ask us.  Seconds.
+
+    Args:
+        time_s: nothing read for so long: a PING is sent; infinity: never.
+        timeout_s: nothing read for so long after it: the connection is closed.
+        without_calls: ask also while there is no call.
+        interval_min_s: PINGs of the peer should be so far apart, unless we sent it something meanwhile.
+        strikes_max: so many may come sooner; one more, and it gets GOAWAY "too_many_pings".
+    """
 
     time_s: float = math.inf
     timeout_s: float = 20.0

@@ -28,7 +28,14 @@ AGE_SPREAD = 0.1
 
 @attrs.frozen
 class LifetimeOptions:
-    """Seconds; infinity: for ever."""
+    """How old a connection gets.  Seconds; infinity: for ever.
+
+    Args:
+        age_max_s: drained at this age, varied by 10 %.
+        age_grace_s: how long calls may go on then, before they are cut off.
+        idle_max_s: drained when it had no call for so long.
+        spread: draws the variation.
+    """
 
     age_max_s: float = math.inf
     age_grace_s: float = math.inf
