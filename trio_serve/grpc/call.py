@@ -271,7 +271,8 @@ class ServerCall:
         if inbox is None:
             inbox = self._open_inbox()
         try:
-            payload = await inbox.take()
+            while (payload := inbox.take_nowait()) is None:
+                await inbox.wait()
             self._registration.counters.received += 1
             return self._parse(payload)
         except GRPCError as error:
@@ -281,11 +282,7 @@ class ServerCall:
     def __aiter__(self) -> "ServerCall":
         return self
 
-    async def __anext__(self) -> Any:
-        try:
-            return await self.receive_message()
-        except EndOfStream:
-            raise StopAsyncIteration from None
+    __anext__ = receive_message
 
     # What we answer.
 

@@ -1,6 +1,6 @@
 """The messages that came on one stream and wait to be taken.
 
-    DATA --> put() --> | chunk | chunk |  --> MessageReader --> | message | --> take() --> the call
+    DATA --> put() --> | chunk | chunk |  --> MessageReader --> | message | --> take_nowait() --> the call
                        within the stream's window   only when somebody asks       gives the window back
 
 DATA waits as it came and is cut into messages only when the call asks for one: a peer cannot turn its
@@ -15,7 +15,8 @@ Knows nothing of status or deadlines; client and server use it alike.
 """
 
 from collections import deque
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from grpclib.exceptions import GRPCError
 
@@ -27,8 +28,8 @@ BATCH_BYTES = 256 * 1024
 """What came on a loan goes back to the connection's window in steps of this."""
 
 
-class EndOfStream(Exception):
-    """The peer has sent its last message."""
+class EndOfStream(StopAsyncIteration):
+    """The peer has sent its last message; ends an ``async for`` as it is."""
 
 
 class Source(Protocol):
@@ -57,8 +58,8 @@ class Inbox:
     def __init__(self, reader: MessageReader, source: Source, loan: Loan | None = None) -> None:
         self._reader = reader
         self._source = source
-        self._chunks: deque[bytes] = deque()
-        self._messages: deque[bytes] = deque()
+        self._chunks: deque[bytes] | None = None  # an empty deque takes 760 bytes, in each idle stream
+        self._messages: list[bytes] = []  # the last one comes first
         self._owed = 0  # bytes that were cut into messages and not yet given back
         self._loan = loan
         self._asked_at = -1  # what was owed when the loan was asked for; it covers what comes after
@@ -69,6 +70,8 @@ class Inbox:
     def put(self, data: bytes, end_stream: bool) -> None:
         """DATA came.  Whoever waits is woken only when its message is complete."""
         if data:
+            if self._chunks is None:
+                self._chunks = deque()
             self._chunks.append(data)
         if end_stream:
             self.ended = True
@@ -84,7 +87,7 @@ class Inbox:
     def fail(self, error: BaseException) -> None:
         """Nothing more can be taken: what waits is dropped, and whoever asks gets ``error``."""
         self.error = self.error or error
-        self._chunks.clear()
+        self._chunks = None
         self._messages.clear()
         self._asked_at = -1
         if self._loan is not None:
@@ -107,31 +110,30 @@ class Inbox:
                     return None
                 self._reader.end()
                 raise EndOfStream
-        payload = messages.popleft()
+            messages = self._messages
+        payload = messages.pop()
         if not messages:
             self._pay(self._owed)
             if self._asked_at >= 0:
                 self._repay()
         return payload
 
-    async def take(self) -> bytes:
-        """Wait for the next message; raises as `take_nowait`.  Cancelling loses none."""
-        while True:
-            payload = self.take_nowait()
-            if payload is not None:
-                return payload
-            await self._place.park()
+    def wait(self) -> Coroutine[Any, Any, None]:
+        """Wait until it is worth to `take_nowait` again.  Cancelling loses nothing."""
+        return self._place.park()
 
     def _cut(self) -> bool:
         """Cut chunks into messages until there is one; whether there is."""
-        messages = self._messages
-        while not messages and self._chunks:
+        while not self._messages and self._chunks:
             chunk = self._chunks.popleft()
-            messages.extend(self._reader.receive(chunk))
+            if not self._chunks:
+                self._chunks = None
+            self._messages = self._reader.receive(chunk)
+            self._messages.reverse()
             self._owed += len(chunk)
-            if not messages:
+            if not self._messages:
                 self._let_the_rest_in()
-        return bool(messages)
+        return bool(self._messages)
 
     def _let_the_rest_in(self) -> None:
         """A message has begun and is not complete."""

@@ -10,6 +10,7 @@ parks looks at its condition first, in the same scheduler turn.
 Knows nothing of what is being waited for.
 """
 
+from collections.abc import Coroutine
 from typing import Any
 
 import trio
@@ -27,7 +28,8 @@ class ParkingPlace:
     def taken(self) -> bool:
         return self._task is not None
 
-    async def park(self) -> None:
+    # No coroutine of its own: thousands may be parked, and each would be 200 bytes more.
+    def park(self) -> Coroutine[Any, Any, None]:
         """Wait for `wake`.  Cancelling leaves the place free.
 
         Raises:
@@ -36,7 +38,7 @@ class ParkingPlace:
         if self._task is not None:
             raise trio.BusyResourceError("another task already waits here")
         self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._leave)
+        return trio.lowlevel.wait_task_rescheduled(self._leave)
 
     def wake(self) -> None:
         """Let the parked task go on in the next scheduler turn; with nobody parked, do nothing."""
