@@ -38,7 +38,7 @@ class ParkingPlace:
         if self._task is not None:
             raise trio.BusyResourceError("another task already waits here")
         self._task = trio.lowlevel.current_task()
-        return trio.lowlevel.wait_task_rescheduled(self._leave)
+        return trio.lowlevel.wait_task_rescheduled(self._leave)  # noqa: ASYNC105 (whoever parks awaits it)
 
     def wake(self) -> None:
         """Let the parked task go on in the next scheduler turn; with nobody parked, do nothing."""
