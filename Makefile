@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 GUIDE  := examples/grpc_guide
 STUBS  := $(GUIDE)/user_defined_protos_pb2.py
 
-.PHONY: demo test lint types unit format bench bench-overload conformance soak clean
+.PHONY: demo test lint types unit format docs bench bench-overload conformance soak clean
 
 demo: $(VENV)/demo $(STUBS)  ## serve the gRPC guide and call it with a real grpcio client
 	@$(BIN)/python $(GUIDE)/demo.py
@@ -27,6 +27,9 @@ unit: $(VENV)/test
 format: $(VENV)/test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/test  ## docs/api.md, from the docstrings
+	@$(BIN)/python docs/write_api.py
 
 bench: $(VENV)/bench  ## speed beside grpcio, grpc.aio, grpclib, (where Go is there) grpc-go, uvicorn and hypercorn
 	@$(BIN)/python -m benchmarks

@@ -1,7 +1,9 @@
-"""Every document's code runs as it stands there, used as a newcomer would: `document` tells how."""
+"""The code of every document and example runs as it stands, used as a newcomer would; see `document`."""
 
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 
@@ -13,15 +15,30 @@ ELSEWHERE = {
     "docs/api.md": "test_api_reference.py",  # is made from the docstrings
     "docs/testing.md": "testing_kit/test_recipes.py",  # is a file of tests
 }
-DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+DOCUMENTS = [
+    str(path.relative_to(ROOT))
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")])
+]
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(#[^)\s]*)?\)")
+
+
+@pytest.fixture
+def folder(document: str, tmp_path: pathlib.Path) -> pathlib.Path:
+    """Where the reader works: an empty folder, or for an example its own, beside the protos."""
+    home = (ROOT / document).parent
+    if home.parent != ROOT / "examples":
+        return tmp_path
+    shutil.copytree(ROOT / "protos", tmp_path / "protos")
+    shutil.copytree(home, tmp_path / "examples" / home.name, ignore=shutil.ignore_patterns("*_pb2*.py"))
+    return tmp_path / "examples" / home.name
 
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in ELSEWHERE])
-def test_its_code_runs_as_it_stands(document: str, tmp_path: pathlib.Path) -> None:
+def test_its_code_runs_as_it_stands(document: str, folder: pathlib.Path) -> None:
     own = {key: value for key, value in os.environ.items() if not key.startswith("TRIO_SERVE_")}
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.document", str(ROOT / document)],
-        cwd=tmp_path,
+        cwd=folder,
         env={**own, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -31,3 +48,18 @@ def test_its_code_runs_as_it_stands(document: str, tmp_path: pathlib.Path) -> No
     )
 
     assert ran.returncode == 0, ran.stdout
+
+
+def anchors_of(path: pathlib.Path) -> set[str]:
+    """What a page's headings can be linked by, as GitHub makes it of their text."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_its_links_lead_somewhere(document: str) -> None:
+    page = ROOT / document
+    for name, anchor in LINK.findall(page.read_text()):
+        target = page.parent / name if name else page
+        assert target.exists(), name
+        assert not anchor or anchor[1:] in anchors_of(target), f"{name}{anchor}"
