@@ -204,7 +204,7 @@ def test_mistakes_that_the_file_leads_to_are_told_in_its_terms(folder: pathlib.P
             "config.yaml:1:4: has the tag tag:yaml.org,2002:python/object:os.system",
         ),
         (b"a: !!python/name:os.system x", "config.yaml:1:4: could not determine a constructor for the tag"),
-        (b"[" * 5000, "config.yaml:1:1: nests too deeply to be read"),
+        (b"[" * 5000, "config.yaml:1:101: nests deeper than 100"),
         (
             b"a: &a [1,1,1,1,1,1,1,1,1,1]\n"
             + b"".join(
@@ -279,3 +279,25 @@ def test_a_working_dir_is_local_and_a_remote_one_is_left_out_with_a_warning(fold
     assert warning.startswith(
         "config.yaml:3:78: applications[1].runtime_env.working_dir: only a cluster fetches 'https://x.example"
     )
+
+
+@pytest.mark.parametrize("opening, column", [("[", 106), ("{a: ", 400)])
+def test_what_nests_deeper_than_anything_sensible_is_refused_where_it_does(
+    folder: pathlib.Path, opening: str, column: int
+) -> None:
+    """PyYAML alone takes seconds for it, and then as many frames as Python has."""
+    (line,) = refusal_of("deep: " + opening * 20_000)
+
+    assert line == f"config.yaml:1:{column}: nests deeper than 100"
+
+
+def test_a_mistake_is_no_longer_than_a_person_reads(folder: pathlib.Path) -> None:
+    (line,) = refusal_of(
+        f"""\
+        applications: [{{import_path: m:a, deployments: [{{name: D, num_replicas: {"x" * 10_000}}}]}}]
+        """
+    )
+
+    assert "num_replicas='xxx" in line
+    assert line.endswith('must be a whole number of 1 or more, or "auto"')
+    assert len(line) < 1000

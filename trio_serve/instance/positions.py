@@ -4,7 +4,8 @@
       - name: app1              positions: ("applications", 0, "name") -> 2:11, its key 2:5
 
 A key that is there twice is a mistake here, where YAML itself lets the last one win.  Anchors, aliases and
-merge keys (``<<``) work; what refers to itself, or grows past `NODES_MAX` by aliases of aliases, is refused.
+merge keys (``<<``) work; what refers to itself, grows past `NODES_MAX` by aliases of aliases, or nests deeper
+than `NESTING_MAX` is refused.
 
 Source: YAML 1.1 as PyYAML's safe loader reads it.
 Knows nothing of what the data is for.
@@ -20,6 +21,9 @@ from trio_serve.instance.settings import Mistake, Path, shown
 
 NODES_MAX = 100_000
 """How many values one file may come to, aliases written out."""
+
+NESTING_MAX = 100
+"""How deep a file may nest: PyYAML's time grows with the square of it, to seconds for a few kilobytes."""
 
 _PLAIN = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
@@ -77,7 +81,7 @@ def read_yaml(text: str | bytes) -> Document:
         UnreadableText: when there is no data to be had from it.
     """
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         reading = _Reading(loader)
         try:
             node = loader.get_single_node()
@@ -92,6 +96,24 @@ def read_yaml(text: str | bytes) -> Document:
     except RecursionError:
         raise UnreadableText(Position(1, 1), "nests too deeply to be read") from None
     return Document(data, reading.positions, reading.repeated_keys)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, which stops where the text nests too deeply."""
+
+    def __init__(self, text: str | bytes) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self._depth == NESTING_MAX:
+            begins = _position(self.peek_event().start_mark)  # type: ignore[no-untyped-call]  # has no types
+            raise UnreadableText(begins, f"nests deeper than {NESTING_MAX}")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 class _Reading:

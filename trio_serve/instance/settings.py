@@ -26,6 +26,9 @@ Reader = Callable[[Any], Any]
 
 REQUIRED = attrs.NOTHING
 
+TEXT_MAX = 800
+"""Characters of one mistake: some of what was found can be as long as a file."""
+
 
 @attrs.frozen
 class Mistake:
@@ -40,7 +43,7 @@ class Mistake:
         return attrs.evolve(self, path=(step, *self.path))
 
     def __str__(self) -> str:
-        return f"{path_text(self.path)}: {self.text}" if self.path else self.text
+        return shortened(f"{path_text(self.path)}: {self.text}" if self.path else self.text)
 
 
 class Mistakes(ValueError):
@@ -148,6 +151,11 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Name the nearest of ``known`` in a question, with a space before it, or nothing when none is near."""
     nearest = difflib.get_close_matches(str(word), list(known), n=1)
     return f" did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def shortened(text: str) -> str:
+    """``text`` with its middle left out where it is longer than a person reads."""
+    return text if len(text) <= TEXT_MAX else f"{text[: TEXT_MAX - 200]} ... {text[-195:]}"
 
 
 def shown(value: object) -> str:
