@@ -56,7 +56,7 @@ class Actor:
         self.receiving = False
         self.turns: Turns
         """For ``serve``, which tells what took long; while it runs."""
-        self._idle: list[Task] = []
+        self._idle: list[_Worker] = []
         self._home = contextvars.Context()
         self._nursery: trio.Nursery | None = None
         self._became_idle = trio.Event()
@@ -97,9 +97,10 @@ class Actor:
     def _wake(self, envelope: Envelope) -> None:
         self.ongoing += 1
         envelope.owner = self
-        task = self._idle.pop()
-        task.context = envelope.context
-        reschedule(task, outcome.Value(envelope))
+        worker = self._idle.pop()
+        worker.envelope = envelope
+        worker.task.context = envelope.context
+        reschedule(worker.task, _WOKEN)
 
     def _may_hire(self) -> bool:
         """Room for one more, and a nursery that is not being cancelled."""
@@ -197,6 +198,22 @@ class Actor:
         self._nursery.start_soon(async_fn, *args)
 
 
+class _Woken:
+    """What an idle worker is rescheduled with; the envelope is in its hands already.
+
+    It stands where Trio takes an ``outcome.Value``: one made for each call, and unwrapped, would cost as much
+    as all of the delivery.
+    """
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        pass
+
+
+_WOKEN: Any = _Woken()
+
+
 class _Worker:
     """One task that serves one envelope after another."""
 
@@ -238,7 +255,7 @@ class _Worker:
         idle, turns = actor._idle, actor.turns
 
         def leave(_: RaiseCancelT) -> Abort:
-            idle.remove(task)
+            idle.remove(self)
             if not scope.cancel_called:  # but a scope around it was
                 actor.receiving = False
             return Abort.SUCCEEDED
@@ -250,8 +267,9 @@ class _Worker:
             await trio.lowlevel.cancel_shielded_checkpoint()
         while True:
             if envelope is None:
-                idle.append(task)
-                envelope = self.envelope = await wait_task_rescheduled(leave)
+                idle.append(self)
+                await wait_task_rescheduled(leave)
+                envelope = self.envelope
                 assert envelope is not None
             if turns.held:
                 await turns.give_way()

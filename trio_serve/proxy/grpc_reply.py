@@ -55,11 +55,12 @@ class GrpcReply:
 
     def finish(self, result: outcome.Outcome[Any]) -> None:
         """Answer the client; one that has gone is not told."""
-        if type(result) is outcome.Error:  # isinstance would ask an ABC, in Python
+        if type(result) is not outcome.Value:  # isinstance would ask an ABC, in Python
+            assert isinstance(result, outcome.Error)
             self.fail(result.error)
             return
         try:
-            self._succeed(result.unwrap())
+            self._succeed(result.value)
         except GRPCError as error:
             # What was returned is not what the rpc declares: the text says both.
             logger.error("request_id=%s: %s", self.request_id, error.message)

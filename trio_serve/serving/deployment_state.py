@@ -27,7 +27,7 @@ from trio_serve.serving.handle import DeploymentHandle, Directory
 from trio_serve.serving.methods import names_for_callers
 from trio_serve.serving.options import DeploymentOptions
 from trio_serve.serving.replica import Replica
-from trio_serve.serving.request_context import RequestContext, current
+from trio_serve.serving.request_context import RequestContext
 
 _REMEMBERED_MODELS = 1024
 
@@ -139,7 +139,6 @@ class DeploymentState:
         """
         if method not in self.spec.methods and not any(each.has_method(method) for each in self.receiving):
             raise MethodNotFound(self.name, method, names_for_callers(dict(self.spec.methods)))
-        context.run(current.set, request)
         envelope = Envelope(Call(method, args, kwargs, request, stream), reply, context, deadline, parent)
         request.envelope = envelope
         return envelope

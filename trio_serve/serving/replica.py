@@ -31,7 +31,7 @@ from trio_serve.serving.errors import MethodNotFound, ReplicaUnhealthy, WrongMet
 from trio_serve.serving.finalizing import disarm_finalizer, has_finalizer
 from trio_serve.serving.methods import Kind, Method, describe, is_generator, names_for_callers
 from trio_serve.serving.options import DeploymentOptions
-from trio_serve.serving.replica_scope import ReplicaScope, enter_replica_scope
+from trio_serve.serving.replica_scope import ReplicaScope
 from trio_serve.serving.request_context import CurrentRequests, ReplicaContext, RequestContext, current
 
 _log = logging.getLogger("trio_serve.serving")
@@ -73,9 +73,13 @@ class Surroundings(Protocol):
 class BoundMethod:
     """One method of one replica's instance, ready to be called."""
 
-    __slots__ = ("counters", "function", "kind", "name", "takes_grpc_context")
+    __slots__ = ("answer_type", "counters", "function", "is_plain", "kind", "name", "takes_grpc_context")
 
     def __init__(self, method: Method, function: Callable[..., Any]) -> None:
+        self.is_plain = method.kind is Kind.ASYNC
+        """Whether it mostly needs no more than to be awaited."""
+        self.answer_type: type | None = None
+        """Of its last answer that was no stream: whether a value is one takes long to find out."""
         self.name = method.name
         self.kind = method.kind
         self.takes_grpc_context = method.takes_grpc_context
@@ -201,7 +205,6 @@ class Replica:
             models_changed=self._models_changed,
             max_ongoing_requests=self._surroundings.options.max_ongoing_requests,
         )
-        enter_replica_scope(self._scope)
 
     def _enter(self) -> contextvars.Token[RequestContext | None]:
         """Make the constructor, and the tasks that it starts, part of this replica."""
@@ -318,12 +321,13 @@ class Replica:
 
     async def _serve(self, envelope: Envelope) -> Any:
         call: Call = envelope.message
-        call.request.replica = self
-        enter_replica_scope(self._scope)
+        request = call.request
+        request.replica = self
+        current.set(request)
         method = self.methods.get(call.method) or self._bind(call.method)
         kwargs = call.kwargs
-        if method.takes_grpc_context and call.request.grpc_context is not None:
-            kwargs = {**kwargs, "grpc_context": call.request.grpc_context}
+        if method.takes_grpc_context and request.grpc_context is not None:
+            kwargs = {**kwargs, "grpc_context": request.grpc_context}
         counters = method.counters
         counters.started += 1
         now = self._now
@@ -331,10 +335,12 @@ class Replica:
         if call.queued_at is not None:
             counters.waited(begun - call.queued_at)
         try:
-            if method.kind is Kind.ASYNC and not call.stream and call.respond is None:
+            if method.is_plain and not call.stream and call.respond is None:
                 result = await method.function(*call.args, **kwargs)
-                if is_generator(result):
-                    raise WrongMethodKind(self.spec.name, method.name, False)
+                if type(result) is not method.answer_type:
+                    if is_generator(result):
+                        raise WrongMethodKind(self.spec.name, method.name, False)
+                    method.answer_type = type(result)
             else:
                 result = await self._serve_otherwise(method, envelope, call, kwargs)
         except trio.Cancelled:

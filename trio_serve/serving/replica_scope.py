@@ -5,7 +5,7 @@
                               └── aclose: at the replica's stop, each state is closed, newest first
 
 A batch belongs to none of its members, and a model to none of the requests that use it: both belong to the
-replica.  The scope is found through a context variable, so a decorated method needs no wiring, and a
+replica.  The scope is found through the current request, so a decorated method needs no wiring, and a
 function shared by several replicas has its own state in each of them.
 
 Knows nothing of envelopes; the replica makes the scope and closes it.
@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar, cast
 import trio
 
 from trio_serve.serving.per_instance import Decorated, PerInstance
-from trio_serve.serving.request_context import CurrentRequests
+from trio_serve.serving.request_context import CurrentRequests, current
 
 StartSoon = Callable[..., object]
 RunSync = Callable[[Callable[[], object]], Awaitable[object]]
@@ -141,7 +141,8 @@ class ReplicaScope:
         self._states.clear()
 
 
-_current: ContextVar[ReplicaScope] = ContextVar("replica_scope")
+_alone: ContextVar[ReplicaScope] = ContextVar("replica_scope")
+"""A scope without a replica."""
 
 
 def current_replica_scope(wanted_by: str) -> ReplicaScope:
@@ -150,18 +151,15 @@ def current_replica_scope(wanted_by: str) -> ReplicaScope:
     Raises:
         RuntimeError: there is none; names ``wanted_by`` and the way out.
     """
-    try:
-        return _current.get()
-    except LookupError:
+    request = current.get()
+    replica = None if request is None else request.replica
+    scope = _alone.get(None) if replica is None else replica.scope
+    if scope is None:
         raise RuntimeError(
             f"{wanted_by} was called outside a replica; call it from a deployment's methods, or, in a test, "
             f"within 'async with open_replica_scope():'"
-        ) from None
-
-
-def enter_replica_scope(scope: ReplicaScope) -> None:
-    """Make ``scope`` the one of this task and of all that it starts from now on."""
-    _current.set(scope)
+        )
+    return scope
 
 
 @asynccontextmanager
@@ -180,10 +178,10 @@ async def open_replica_scope(
         scope = ReplicaScope(
             name, nursery.start_soon, requests=requests, run_sync=run_sync, models_changed=models_changed
         )
-        token = _current.set(scope)
+        token = _alone.set(scope)
         try:
             yield scope
         finally:
-            _current.reset(token)
+            _alone.reset(token)
             await scope.aclose()
             nursery.cancel_scope.cancel()
