@@ -229,7 +229,11 @@ def test_a_signal_while_it_starts_ends_it_cleanly(shell: Shell) -> None:
     "arguments, told",
     [
         (["shop:nope"], "'shop:nope': module 'shop' has no attribute 'nope'\n"),
-        (["nowhere:app"], "'nowhere:app': there is no module 'nowhere', to take 'app' from, on sys.path\n"),
+        (
+            ["nowhere:app"],
+            "'nowhere:app': there is no module 'nowhere', to take 'app' from, on sys.path, which begins with",
+        ),
+        (["shop.py"], "MODULE:APP: 'shop.py' is a file; write module and attribute, as in 'shop:app'\n"),
         (
             ["shop:not_bound"],
             "'shop:not_bound' is a deployment; bind its arguments to make it an application: ",
@@ -244,7 +248,7 @@ def test_a_signal_while_it_starts_ends_it_cleanly(shell: Shell) -> None:
         (["nope.yaml"], "nope.yaml: cannot be read: No such file or directory\n"),
         (
             ["shop:app", "--proto", "nope.proto", *GREETER, "--grpc-servicer-functions", "nope.add"],
-            "'nope.add': there is no module 'nope', to take 'add' from, on sys.path\n",
+            "'nope.add': there is no module 'nope', to take 'add' from, on sys.path, which",
         ),
     ],
 )

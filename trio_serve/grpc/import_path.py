@@ -5,6 +5,8 @@ Knows nothing of what the object is for.
 
 import difflib
 import importlib
+import os
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -65,7 +67,11 @@ def _no_module(path: str, module_path: str, attribute_path: str) -> str:
     if not attribute_path:
         module_path, _, attribute_path = module_path.rpartition(".")
     of = f", to take {attribute_path!r} from," if module_path else ""
-    return f"{path!r}: there is no module {module_path or attribute_path!r}{of} on sys.path"
+    first = os.path.abspath(sys.path[0] if sys.path else "")
+    return (
+        f"{path!r}: there is no module {module_path or attribute_path!r}{of} on sys.path, "
+        f"which begins with {first!r}"
+    )
 
 
 def _no_attribute(path: str, found: Any, seen: str, step: str) -> str:

@@ -46,6 +46,9 @@ from trio_serve.serving.options import OPTION_NAMES, OptionsError, read_options
 def import_path(value: Any) -> str:
     """``module:attribute``, or ``module.attribute`` where the last dot divides."""
     path = nonempty_text(value)
+    if path.endswith(".py"):
+        module = pathlib.PurePath(path).stem
+        raise wrong(f"{shown(path)} is a file; write module and attribute, as in '{module}:app'")
     module, colon, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     if not (module and colon and attribute):
         raise wrong(f"{shown(path)} names no attribute; write 'module:attribute'")
