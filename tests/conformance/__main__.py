@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trustme
 
-from tests.conformance.outside import connect, everyday, h2spec, interop
+from tests.conformance.outside import bad_server, connect, everyday, h2spec, interop, proxies
 from tests.conformance.outside.finding import Outcome
 from tests.conformance.running import interop_server
 
@@ -28,6 +28,7 @@ def outcomes(scratch: Path) -> Iterator[Outcome]:
         yield everyday.nghttp(port, scratch)
         yield everyday.grpcurl(port)
         yield everyday.grpc_js(port)
+        yield from proxies.run(port)
     certificate = scratch / "server.pem"
     issued = trustme.CA().issue_cert("localhost", "127.0.0.1")
     issued.private_key_and_cert_chain_pem.write_to_path(str(certificate))
@@ -37,6 +38,7 @@ def outcomes(scratch: Path) -> Iterator[Outcome]:
     yield interop.python_server()
     with interop_server("grpc.aio") as port:
         yield interop.grpc_aio_server(port)
+    yield bad_server.run()
     yield connect.server()
     yield connect.client()
 

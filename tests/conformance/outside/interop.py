@@ -1,18 +1,15 @@
 """gRPC's own interoperability programs, in Go and in Python, against ours."""
 
-import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import trio
 
 from tests.conformance.interop_cases import CASES, COMPRESSION_CASES, Case
 from tests.conformance.outside.finding import Outcome, find, missing
+from tests.conformance.outside.listening import listening
 from trio_serve.grpc.channel import open_channel
 
 NAMES = tuple(case.__name__ for case in CASES)
@@ -64,7 +61,7 @@ def python_server() -> Outcome:
 
 
 def grpc_aio_server(port: int) -> Outcome:
-    return _call("grpc.aio server", port, CASES + COMPRESSION_CASES)
+    return call_each("grpc.aio server", port, CASES + COMPRESSION_CASES)
 
 
 def _python() -> str:
@@ -87,34 +84,11 @@ def _clients(tool: str, commands: Sequence[Sequence[str]], directory: str | None
 def _our_client(
     against: str, command: Sequence[str], cases: Sequence[Case], directory: str | None = None
 ) -> Outcome:
-    with _listening(command, directory) as port:
-        return _call(against, port, cases)
+    with listening(lambda port: [*command, str(port)], directory) as port:
+        return call_each(against, port, cases)
 
 
-@contextlib.contextmanager
-def _listening(command: Sequence[str], directory: str | None) -> Iterator[int]:
-    """Start a server that is told its port, and wait until it accepts."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [*command, str(port)],
-        cwd=directory and Path(directory),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.05)
-        yield port
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _call(against: str, port: int, cases: Sequence[Case]) -> Outcome:
+def call_each(against: str, port: int, cases: Sequence[Case]) -> Outcome:
     failed = []
 
     async def one(case: Case) -> None:
