@@ -356,6 +356,19 @@ async def test_everything_else_is_for_applications(path: str, method: str, conte
     assert answer.text == f"the application got {method} {path}"
 
 
+async def test_who_forgets_the_content_type_is_told_it_where_nothing_else_would_answer() -> None:
+    @serve.deployment
+    class Mute:
+        async def SayHello(self, message: Any) -> None: ...
+
+    async with serving() as served:
+        await served.controller.deploy(Mute.bind(), name="app")
+        answer = await served.ask(SAY_HELLO, "POST", body=b"{}")
+
+    assert answer.status == 501
+    assert answer.text.endswith("gRPC methods are called here by POST with 'content-type: application/json'.")
+
+
 async def test_invented_methods_are_no_labels() -> None:
     async with serving() as served:
         for number in range(5):

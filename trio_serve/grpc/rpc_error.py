@@ -77,7 +77,7 @@ class RpcError(GRPCError):
 
     ``status`` and ``message`` are grpclib's attributes, ``details`` holds the unpacked rich details and
     is callable for the text; ``code()`` and the metadata methods are grpcio's.  ``debug_error_string()``
-    says what happened on the wire: the peer, the cause, how many attempts were made.
+    says what happened on the wire: the path, the peer, the cause.
     """
 
     def __init__(

@@ -217,7 +217,7 @@ class Server:
     ) -> None:
         """Listen on ``host`` and ``port`` (0: a free one) and serve until `drain` or cancelled.
 
-        ``tls`` comes from `listener.server_tls`, or is any context that offers ``h2``.  ``task_status`` is
+        ``tls`` comes from `server_tls`, or is any context that offers ``h2``.  ``task_status`` is
         told the port.
 
         Raises:

@@ -195,6 +195,8 @@ class HttpProxy:
         if isinstance(error, ClientGone):
             return
         status, text = _status_of(error)
+        if status == 501 and self._grpc is not None:
+            text += " gRPC methods are called here by POST with 'content-type: application/json'."
         if status == 500:
             logger.error(
                 "%s %r failed, request_id=%s",
