@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from trio_serve.wire.http2 import FieldBlock, Fields, Limits
 from trio_serve.wire.http2.field_rules import Malformed
 from trio_serve.wire.http2.field_sections import OverSize, Section, SectionReader
+from trio_serve.wire.http2.header_tables import HpackError
 from trio_serve.wire.http2.hpack_decoder import Decoder
 
 from .peer import AUTHORITY, METHOD, PATH, SCHEME, integer, literal
@@ -85,6 +86,29 @@ def test_a_block_that_changes_the_table_changes_it_each_time_it_comes() -> None:
                 pass
 
     assert decoder.table.entries == [(b"a", b"1")] * 2 + [(b"b", b"2")] * 2
+
+
+def test_an_entry_that_moved_is_never_taken_for_another() -> None:
+    """Every index that one octet holds, after each of 300 insertions, with a memo that forgets nothing."""
+    decoder = Decoder()
+    requests = SectionReader(Section.REQUEST, decoder, Limits(header_memo_blocks=100_000))
+    entries = decoder.table.entries
+    for number in range(300):
+        requests.read(indexed(2, 6, 4) + literal(b"a", b"%d" % number, 0x40))
+        for back in range(min(len(entries), 65)):
+            assert requests.read(indexed(2, 6, 4, 62 + back)).fields[3:] == (entries[-1 - back],)
+
+
+def test_an_entry_that_was_evicted_is_not_remembered() -> None:
+    decoder = Decoder()
+    requests = SectionReader(Section.REQUEST, decoder, Limits())
+    all_there_is = b"y" * (4096 - 33)
+    requests.read(indexed(2, 6, 4) + literal(b"a", b"1", 0x40))
+    requests.read(indexed(2, 6, 4, 62))
+    requests.read(indexed(2, 6, 4) + literal(b"b", all_there_is, 0x40))
+
+    with pytest.raises(HpackError, match="index 63 is outside the tables"):
+        requests.read(indexed(2, 6, 4, 63))
 
 
 def test_requests_and_trailers_do_not_share_a_memo() -> None:

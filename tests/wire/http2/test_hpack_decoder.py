@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_serve.wire.http2.header_tables import DynamicTable
-from trio_serve.wire.http2.hpack_decoder import Decoder, HpackError
+from trio_serve.wire.http2.header_tables import DynamicTable, HpackError
+from trio_serve.wire.http2.hpack_decoder import Decoder
 
 from .peer import integer, literal, string
 

@@ -106,15 +106,20 @@ def decode_metadata(fields: Iterable[tuple[bytes, bytes]]) -> Metadata:
     """
     metadata: list[tuple[str, str | bytes]] = []
     for name, value in fields:
-        key = name.decode("latin-1")
-        if key[-4:] == "-bin":
+        key, is_binary = _decode_key(name)
+        if is_binary:
             metadata += [(key, _decode_base64(name, part)) for part in value.split(b",")]
             continue
-        text = value.decode("latin-1")
-        if not (text.isascii() and text.isprintable()):
+        if not value.isalnum() and not (value.isascii() and value.decode().isprintable()):
             raise ValueError(f"metadata {name!r} has {value!r}, which is not printable ASCII")
-        metadata.append((key, text))
+        metadata.append((key, value.decode()))
     return tuple(metadata)
+
+
+@lru_cache(maxsize=1024)  # as above; a peer that sends ever new keys only makes itself slower
+def _decode_key(name: bytes) -> tuple[str, bool]:
+    key = name.decode("latin-1")
+    return key, key.endswith("-bin")
 
 
 def _decode_base64(name: bytes, value: bytes) -> bytes:

@@ -11,6 +11,7 @@ Source: gRPC over HTTP2, "Requests" and "Errors".
 Knows no streams, methods or limits.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .compression import ACCEPT_ENCODING, ENCODINGS
@@ -45,9 +46,9 @@ class RequestHead(NamedTuple):
     path: str = ""
     authority: str = ""
     content_type: str = ""
-    timeout_s: float | None = None
     encoding: str = "identity"
     accept_encoding: tuple[str, ...] = ()
+    timeout_s: float | None = None
     metadata: Metadata = ()
     bad_field: GrpcRefusal | None = None
     problem: HttpRefusal | GrpcRefusal | None = None
@@ -58,8 +59,10 @@ class RequestHead(NamedTuple):
 
 
 _EMPTY = RequestHead()
+_new = tuple.__new__
 
-_OURS = frozenset(
+# The fields of gRPC itself that stay the same from call to call.
+_LASTING = frozenset(
     (
         b":method",
         b":scheme",
@@ -67,7 +70,6 @@ _OURS = frozenset(
         b":authority",
         b"te",
         b"content-type",
-        b"grpc-timeout",
         b"grpc-encoding",
         b"grpc-accept-encoding",
         b"grpc-message-type",
@@ -90,29 +92,38 @@ def read_request(block: FieldBlock) -> RequestHead:
 
 
 def _read(base: RequestHead, fields: Fields) -> RequestHead:
-    (
-        http_method,
-        path,
-        authority,
-        content_type,
-        timeout_s,
-        encoding,
-        accept_encoding,
-        metadata,
-        bad_field,
-        _,
-    ) = base
-    extra = []
+    http_method, path, authority, content_type, encoding, accepts, timeout_s, metadata, bad, problem = base
+    lasting, extra = [], []
     for field in fields:
-        name, value = field
-        if name not in _OURS:
-            extra.append(field)
-        elif name == b"grpc-timeout":
+        name = field[0]
+        if name == b"grpc-timeout":
             try:
-                timeout_s = decode_timeout(value)
+                timeout_s = decode_timeout(field[1])
             except ValueError as error:
-                bad_field = bad_field or GrpcRefusal(Status.INTERNAL, str(error))
-        elif name == b":method":
+                bad = bad or GrpcRefusal(Status.INTERNAL, str(error))
+        elif name in _LASTING:
+            lasting.append(field)
+        else:
+            extra.append(field)
+    if extra:
+        try:
+            metadata += decode_metadata(extra)
+        except ValueError as error:
+            bad = bad or GrpcRefusal(Status.INTERNAL, str(error))
+    problem = problem or bad
+    # The tuple's own constructor: what a NamedTuple puts before it takes as long as all of the above.
+    head = _new(
+        RequestHead,
+        (http_method, path, authority, content_type, encoding, accepts, timeout_s, metadata, bad, problem),
+    )
+    return _with_lasting(head, lasting) if lasting else head
+
+
+def _with_lasting(head: RequestHead, fields: Iterable[tuple[bytes, bytes]]) -> RequestHead:
+    """Only these fields can make a problem, or solve one."""
+    http_method, path, authority, content_type, encoding, accept_encoding = head[:6]
+    for name, value in fields:
+        if name == b":method":
             http_method = to_text(value)
         elif name == b":path":
             path = to_text(value)
@@ -124,28 +135,13 @@ def _read(base: RequestHead, fields: Fields) -> RequestHead:
             encoding = to_text(value)
         elif name == b"grpc-accept-encoding":
             accept_encoding = tuple([part.strip() for part in to_text(value).split(",")])
-    if extra:
-        try:
-            metadata += decode_metadata(extra)
-        except ValueError as error:
-            bad_field = bad_field or GrpcRefusal(Status.INTERNAL, str(error))
-    problem: HttpRefusal | GrpcRefusal | None = bad_field
+    problem: HttpRefusal | GrpcRefusal | None = head.bad_field
     if encoding not in ENCODINGS:
         problem = problem or _encoding_refusal(encoding)
     if http_method != "POST" or content_type != "application/grpc":
         problem = _http_refusal(http_method, content_type) or problem
-    return RequestHead(
-        http_method,
-        path,
-        authority,
-        content_type,
-        timeout_s,
-        encoding,
-        accept_encoding,
-        metadata,
-        bad_field,
-        problem,
-    )
+    lasting = (http_method, path, authority, content_type, encoding, accept_encoding)
+    return RequestHead._make((*lasting, *head[6:9], problem))
 
 
 def is_grpc_content_type(content_type: str) -> bool:

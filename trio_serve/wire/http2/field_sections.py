@@ -4,9 +4,9 @@ A gRPC peer sends nearly the same block with every call, so three memos stand be
 bounded by ``header_memo_blocks``:
 
     whole block              the same octets against the same table: the very same FieldBlock
-    leading indexed octets   the same prefix against the same table; only the literals after it are read
-                             (C-core's way of writing)
-    leading indexed fields   the same by content, when the table has moved on (grpc-go's way)
+    leading indexed octets   the same prefix, wherever the table has moved its entries since; only what
+                             follows is read (C-core's and grpc-go's way of writing)
+    leading indexed fields   the same by content, when entries were evicted and inserted anew (grpc-go's)
 
 A block that changed the table is never remembered by its octets: read again, it would mean something else.
 
@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import TypeVar
 
 from .field_rules import Malformed, PlainFields, check_request, check_response, check_trailers
 from .header_tables import ENTRY_OVERHEAD, Fields
-from .hpack_decoder import Decoder
+from .hpack_decoder import FIRST_DYNAMIC, ONE_OCTET_INDICES, Decoder
 from .limits import Limits
 
 _Key = TypeVar("_Key")
 
-_INDEXED_RUN = re.compile(rb"[\x81-\xfe]*").match
+_indexed_run = re.compile(rb"[\x81-\xfe]*").match
 _MEMO_BLOCK_BYTES = 512  # a longer block is rarely a repeated one, and would be held for nothing
 
 
@@ -48,27 +49,29 @@ class FieldBlock:
 
     Equal blocks come back as the same object as long as the memo holds them, so whoever reads one
     leaves what it made of it in ``reading``.  When the leading part equals an earlier block, that very
-    object is ``prefix``, and ``tail`` holds the fields that are new.
+    object is ``prefix``, and ``tail`` holds the fields that are new; without a prefix, all of them.
     """
 
-    __slots__ = ("content_length", "fields", "prefix", "reading", "size", "status", "tail")
+    __slots__ = ("content_length", "prefix", "reading", "size", "status", "tail")
 
     def __init__(
         self,
-        fields: Fields,
+        tail: Fields,
         size: int,
         content_length: int | None = None,
         status: int = 0,
         prefix: FieldBlock | None = None,
-        tail: Fields = (),
     ) -> None:
-        self.fields = fields
+        self.tail = tail
         self.size = size  # as a header list: octets of names and values, and 32 a field
         self.content_length = content_length
         self.status = status  # a response's; 0 in other sections
         self.prefix = prefix
-        self.tail = tail
         self.reading: object | None = None
+
+    @property
+    def fields(self) -> Fields:
+        return self.tail if self.prefix is None else self.prefix.fields + self.tail
 
     def __repr__(self) -> str:
         return f"FieldBlock({self.fields!r})"
@@ -78,14 +81,15 @@ class SectionReader:
     """Reads sections of one kind on one connection."""
 
     __slots__ = (
+        "_changes",
         "_contents",
         "_decoder",
+        "_forget_at",
         "_list_bytes_max",
         "_memo_blocks",
         "_plain",
         "_prefixes",
         "_section",
-        "_tables",
         "known",
     )
 
@@ -95,7 +99,8 @@ class SectionReader:
         self._list_bytes_max = limits.header_list_bytes_max
         self._memo_blocks = limits.header_memo_blocks
         self._plain = PlainFields()
-        self._tables = 0  # the decoder's changes up to which the next two hold
+        self._changes = 0  # the decoder's, up to which ``known`` holds
+        self._forget_at = 0  # and those at which ``_prefixes`` holds no more
         self.known: dict[bytes, FieldBlock] = {}
         self._prefixes: dict[bytes, FieldBlock] = {}
         self._contents: dict[Fields, FieldBlock] = {}
@@ -107,45 +112,53 @@ class SectionReader:
             HpackError: the connection cannot go on.
             Malformed, OverSize: the stream cannot; the decoder is in step.
         """
-        tables = self._decoder.changes
-        if self._tables != tables:
-            self._tables = tables
+        changes = self._decoder.changes
+        if self._changes != changes:
+            self._changes = changes
             self.known.clear()
-            self._prefixes.clear()
         known = self.known.get(block)
         if known is not None:
             return known
-        prefix, end = self._prefix(block)
+        octets = _indexed_run(block).group()  # type: ignore[union-attr]  # no octets at all match, too
+        prefix = self._prefix(octets) if octets and self._memo_blocks else None
         if prefix is None:
             found = self._read_anew(block)
         else:
-            found = prefix if end == len(block) else self._extend(prefix, block, end)
-        if tables == self._decoder.changes and len(block) <= _MEMO_BLOCK_BYTES and self._memo_blocks:
+            found = prefix if len(octets) == len(block) else self._extend(prefix, block, len(octets))
+        if changes == self._decoder.changes and len(block) <= _MEMO_BLOCK_BYTES and self._memo_blocks:
             _remember(self.known, block, found, self._memo_blocks)
         return found
 
-    def _prefix(self, block: bytes) -> tuple[FieldBlock | None, int]:
-        """What is known of the indexed fields that lead ``block``, and where they end."""
-        run = _INDEXED_RUN(block)
-        end = run.end() if run is not None else 0
-        if not end or self._decoder.update_due or not self._memo_blocks:
-            return None, 0
-        octets = block[:end]
-        prefix = self._prefixes.get(octets)
+    def _prefix(self, octets: bytes) -> FieldBlock | None:
+        """What is known of the indexed fields that lead a block; None: they are no section by themselves."""
+        decoder = self._decoder
+        changes = decoder.changes
+        if changes >= self._forget_at:
+            self._forget_at = changes + ONE_OCTET_INDICES
+            self._prefixes.clear()
+        numbers = octets.translate(_numbers(changes % (2 * ONE_OCTET_INDICES)))
+        prefix = self._prefixes.get(numbers)
+        if prefix is None or max(octets) - FIRST_DYNAMIC >= len(decoder.table.entries) or decoder.update_due:
+            prefix = self._prefix_by_content(octets)
+            if prefix is not None:
+                _remember(self._prefixes, numbers, prefix, self._memo_blocks)
+        return prefix
+
+    def _prefix_by_content(self, octets: bytes) -> FieldBlock | None:
+        if self._decoder.update_due:
+            return None
+        fields = tuple([self._decoder.field(octet & 0x7F) for octet in octets])
+        prefix = self._contents.get(fields)
         if prefix is None:
-            fields = tuple(self._decoder.indexed(octets))
-            prefix = self._contents.get(fields)
-            if prefix is None:
-                size = _list_size(fields)
-                if size > self._list_bytes_max:
-                    return None, 0
-                try:
-                    prefix = self._checked(fields, size)
-                except Malformed:
-                    return None, 0  # not complete by itself; the whole block may well be
-                _remember(self._contents, fields, prefix, self._memo_blocks)
-            _remember(self._prefixes, octets, prefix, self._memo_blocks)
-        return prefix, end
+            size = _list_size(fields)
+            if size > self._list_bytes_max:
+                return None
+            try:
+                prefix = self._checked(fields, size)
+            except Malformed:
+                return None  # not complete by itself; the whole block may well be
+            _remember(self._contents, fields, prefix, self._memo_blocks)
+        return prefix
 
     def _extend(self, prefix: FieldBlock, block: bytes, position: int) -> FieldBlock:
         decoded, size = self._decoder.decode(block, position, self._list_bytes_max - prefix.size)
@@ -155,7 +168,7 @@ class SectionReader:
         tail = tuple(decoded)
         if not self._plain.passes(tail):
             return self._checked(prefix.fields + tail, size)
-        return FieldBlock(prefix.fields + tail, size, prefix.content_length, prefix.status, prefix, tail)
+        return FieldBlock(tail, size, prefix.content_length, prefix.status, prefix)
 
     def _read_anew(self, block: bytes) -> FieldBlock:
         decoded, size = self._decoder.decode(block, 0, self._list_bytes_max)
@@ -175,6 +188,21 @@ class SectionReader:
     def _over_size(self, size: int) -> OverSize:
         limit = f"header_list_bytes_max={self._list_bytes_max}"
         return OverSize(f"{self._section.value} header list of {size} bytes is over {limit}")
+
+
+@lru_cache(2 * ONE_OCTET_INDICES)  # all that there are
+def _numbers(changes: int) -> bytes:
+    """A translation of indexed octets that gives an entry the same octet for as long as it can be indexed.
+
+    Whatever is inserted after it, entry number n keeps n: ``changes`` when it was inserted, here modulo
+    twice the entries that an octet reaches, so that no other entry has the same within the time that
+    ``_prefixes`` remembers.  Octets of static fields stay as they are, and none of the numbers is one.
+    """
+    table = bytearray(range(256))
+    for back in range(ONE_OCTET_INDICES):
+        number = (changes - back) % (2 * ONE_OCTET_INDICES)
+        table[FIRST_DYNAMIC + back] = (FIRST_DYNAMIC + number) & 0xFF
+    return bytes(table)
 
 
 def _list_size(fields: Fields) -> int:

@@ -87,6 +87,10 @@ def entry_size(field: Field) -> int:
     return len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
 
 
+class HpackError(ValueError):
+    """The block cannot be decoded; always a connection error COMPRESSION_ERROR (RFC 9113 section 4.3)."""
+
+
 class DynamicTable:
     """Entries in order of insertion, the oldest evicted first."""
 
@@ -99,21 +103,21 @@ class DynamicTable:
 
     def insert(self, field: Field) -> None:
         """Add ``field``; one larger than the whole table empties it and is not kept (section 4.4)."""
-        size = len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
-        if self.size + size > self.size_max:
-            self._evict(self.size_max - size)
-            if size > self.size_max:
-                return
         self.entries.append(field)
-        self.size += size
+        self.size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
+        if self.size > self.size_max:
+            self._evict()
 
     def resize(self, size_max: int) -> None:
         self.size_max = size_max
-        self._evict(size_max)
+        self._evict()
 
-    def _evict(self, size: int) -> None:
+    def _evict(self) -> None:
+        entries, size, size_max = self.entries, self.size, self.size_max
         evicted = 0
-        while self.size > size and evicted < len(self.entries):
-            self.size -= entry_size(self.entries[evicted])
+        while size > size_max:
+            name, value = entries[evicted]
+            size -= len(name) + len(value) + ENTRY_OVERHEAD
             evicted += 1
-        del self.entries[:evicted]
+        del entries[:evicted]
+        self.size = size

@@ -20,17 +20,18 @@ from .header_tables import (
     TABLE_BYTES_DEFAULT,
     DynamicTable,
     Field,
+    HpackError,
 )
-from .huffman import HuffmanError
 from .huffman import decode as huffman_decode
 
-_STATIC = 0x81  # the octets of index 1 and of index 62, the first of either table
-_DYNAMIC = 0x80 + STATIC_COUNT + 1
+# The octets from this one to 0xFE are a whole indexed field each, of the entry last inserted or one of so
+# many before it.
+FIRST_DYNAMIC = 0x80 + STATIC_COUNT + 1
+ONE_OCTET_INDICES = 0xFF - FIRST_DYNAMIC
+
+# How large an index a field's first octet holds, by its upper half; 0: it is a table size update.
+_INDEX_MAX = (*[0x0F] * 2, *[0] * 2, *[0x3F] * 4, *[0x7F] * 8)
 _INTEGER_SHIFT_MAX = 28  # five octets more: enough for 2^32, and no block may be longer
-
-
-class HpackError(ValueError):
-    """The block cannot be decoded; always a connection error COMPRESSION_ERROR (RFC 9113 section 4.3)."""
 
 
 class Decoder:
@@ -42,7 +43,7 @@ class Decoder:
         self.table = DynamicTable()
         self.announced = TABLE_BYTES_DEFAULT  # the SETTINGS_HEADER_TABLE_SIZE that binds the peer
         self.update_due = False
-        self.changes = 0  # how often the table has changed: whoever remembers octets looks at it
+        self.changes = 0  # insertions so far, each of which moves all indices by one; see ``_resized``
 
     def announce(self, table_bytes: int) -> None:
         """The peer has acknowledged our SETTINGS_HEADER_TABLE_SIZE.
@@ -53,7 +54,11 @@ class Decoder:
         self.announced = table_bytes
         if table_bytes < self.table.size_max:
             self.update_due = True
-            self.changes += 1
+            self._resized()
+
+    def _resized(self) -> None:
+        """Counts as so many insertions that no index means what it meant."""
+        self.changes += ONE_OCTET_INDICES
 
     def field(self, index: int) -> Field:
         """The field at ``index`` of both tables.
@@ -69,17 +74,6 @@ class Decoder:
         raise HpackError(
             f"index {index} is outside the tables, whose last index is {STATIC_COUNT + len(entries)}"
         )
-
-    def indexed(self, octets: bytes) -> list[Field]:
-        """The fields of ``octets``, each an index below 127; raises as ``field``."""
-        entries = self.table.entries
-        if max(octets) - _DYNAMIC >= len(entries):
-            return [self.field(octet & 0x7F) for octet in octets]
-        # index 62 is entries[-1]
-        return [
-            entries[_DYNAMIC - 1 - octet] if octet >= _DYNAMIC else STATIC_FIELDS[octet - _STATIC]
-            for octet in octets
-        ]
 
     def decode(self, block: bytes, position: int, list_bytes_max: int) -> tuple[list[Field], int]:
         """The fields of ``block`` from ``position`` on, and their size as a header list.
@@ -100,23 +94,21 @@ class Decoder:
             while position < end:
                 octet = block[position]
                 position += 1
-                if octet & 0x80:
-                    index = octet & 0x7F
-                    if index == 0x7F:
-                        index, position = _integer(block, position, index)
-                    if STATIC_COUNT < index <= STATIC_COUNT + len(entries):
-                        field = entries[STATIC_COUNT - index]
-                    else:
-                        field = self.field(index)
-                else:
-                    if octet & 0x60 == 0x20:
+                index_max = _INDEX_MAX[octet >> 4]
+                index = octet & index_max
+                if index == index_max:
+                    if not index_max:
                         raise HpackError("a table size update after the first field of a block")
-                    index_max = 0x3F if octet & 0x40 else 0x0F
-                    index = octet & index_max
-                    if index == index_max:
-                        index, position = _integer(block, position, index)
+                    index += block[position]  # one octet more is mostly all there is
+                    position += 1
+                    if index >= index_max + 0x80:
+                        index, position = _integer(block, position - 1, index_max)
+                if index or octet & 0x80:
+                    past = index - STATIC_COUNT
+                    field = entries[-past] if 0 < past <= len(entries) else self.field(index)
+                if octet < 0x80:
                     if index:
-                        name = self.field(index)[0]
+                        name = field[0]
                     else:
                         # A short plain string, which nearly every one is, is read in place.
                         length = block[position]
@@ -145,8 +137,6 @@ class Decoder:
             return fields, size
         except IndexError:
             raise HpackError("the field block ends inside a field") from None
-        except HuffmanError as wrong:
-            raise HpackError(str(wrong)) from None
 
     def _size_updates(self, block: bytes) -> int:
         """Apply the size updates that ``block`` opens with; the position after them."""
@@ -161,7 +151,7 @@ class Decoder:
                 )
             self.table.resize(size)
             self.update_due = False
-            self.changes += 1
+            self._resized()
         if self.update_due:
             raise HpackError(f"no table size update after SETTINGS_HEADER_TABLE_SIZE={self.announced}")
         return position

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .header_tables import HpackError
+
 SYMBOLS_BY_LENGTH = {
     5: b"012aceiost",
     6: b" %-./3456789=A_bdfghlmnpru",
@@ -49,7 +51,7 @@ SYMBOLS_BY_LENGTH = {
 _EOS_LENGTH = 30  # its code is 30 ones, the last one of all
 
 
-class HuffmanError(ValueError):
+class HuffmanError(HpackError):
     """The string holds EOS, or its padding is not the first bits of EOS, fewer than eight."""
 
 
@@ -61,7 +63,7 @@ _Row = list[Any]
 _LEFT_OVER = 256
 
 
-def _cell(row: _Row, octet: int) -> tuple[_Row, str]:
+def _cell(row: _Row, octet: int) -> tuple[_Row, bytes]:
     """Make the cell of ``octet`` in ``row``."""
     bits, length = row[_LEFT_OVER]
     symbols = bytearray()
@@ -74,7 +76,7 @@ def _cell(row: _Row, octet: int) -> tuple[_Row, str]:
             bits = length = 0
         elif length == _EOS_LENGTH:
             raise HuffmanError("the EOS symbol inside a Huffman string")
-    cell = row[octet] = _row(bits, length), symbols.decode("latin-1")
+    cell = row[octet] = _row(bits, length), bytes(symbols)
     return cell
 
 
@@ -109,11 +111,11 @@ def decode(data: bytes) -> bytes:
         HuffmanError: for a coding error of RFC 7541 section 5.2.
     """
     row = _START
-    symbols = ""  # text, because Python adds to a local str in place, and to no other sequence as fast
+    symbols = []
     for octet in data:
         row, completed = row[octet] or _cell(row, octet)
-        symbols += completed
+        symbols.append(completed)
     bits, length = row[_LEFT_OVER]
     if length > 7 or bits != (1 << length) - 1:
         raise HuffmanError("the padding of a Huffman string is not the first bits of EOS")
-    return symbols.encode("latin-1")
+    return b"".join(symbols)

@@ -37,7 +37,7 @@ from .frames import (
     rst_stream_frame,
     window_update_frame,
 )
-from .hpack_decoder import HpackError
+from .header_tables import HpackError
 from .state import ConnectionState, InputPhase, PartialBlock
 from .states import AFTER_RECEIVED_END, CLOSED, HALF_CLOSED_REMOTE
 from .streams import Ending, Stream, StreamReceiver
