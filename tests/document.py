@@ -95,6 +95,7 @@ class Reader:
         self._ports = {usual: free_port() for usual in ("8000", "8080", "9000", "50051")}
         os.environ["TRIO_SERVE_PORT"] = self._ports["8000"]
         os.environ["TRIO_SERVE_GRPC_PORT"] = self._ports["9000"]
+        os.environ["TRIO_SERVE_END_WITH_PID"] = str(os.getpid())  # an instance that a document starts
 
     async def use(self, blocks: list[Block]) -> None:
         async with contextlib.AsyncExitStack() as self._until_the_end:

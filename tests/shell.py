@@ -26,6 +26,7 @@ class Shell:
             **inherited,
             "PYTHONPATH": os.pathsep.join(map(str, import_folders)),
             "TRIO_SERVE_PORT": "0",  # of the HTTP proxy, which is always open
+            "TRIO_SERVE_END_WITH_PID": str(os.getpid()),  # a test run that is killed leaves no instance
         }
 
     def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -77,18 +77,20 @@ _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @option("--admin-host", help="Address of --admin-port; any but 127.0.0.1 needs a token.")
 @option("--admin-token", help="What clients of --admin-port must know; better in the environment.")
 @click.option("--blocking/--non-blocking", default=False, show_default=True, help="Stay in the foreground.")
+@option("--end-with-pid", type=int, metavar="PID", help="Stop when this process ends.  [default: none]")
 @click.option("--ready-fd", type=int, hidden=True)
-def start(blocking: bool, ready_fd: int | None, **options: Any) -> None:
+@click.option("--options-fd", type=int, hidden=True)
+def start(blocking: bool, ready_fd: int | None, options_fd: int | None, **options: Any) -> None:
     """Start a long-lived instance: it serves on without this terminal, until `shutdown`.
 
     There is one for each state directory.  What the last one ran, until it was stopped or killed, is
     deployed again.
     """
     from trio_serve.instance import detached_commands
-    from trio_serve.instance.detached import StartOptions
+    from trio_serve.instance.start_options import StartOptions
 
-    given = StartOptions(**options)
-    sys.exit(detached_commands.start(given, sys.argv[1:], blocking=blocking, ready_fd=ready_fd))
+    given, fds = StartOptions(**options), {"ready_fd": ready_fd, "options_fd": options_fd}
+    sys.exit(detached_commands.start(given, sys.argv[1:], blocking=blocking, **fds))
 
 
 @click.command()

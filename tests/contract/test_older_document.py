@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import trio_serve as serve
+from tests.instance.detached_instance import a_machine
 
 pytestmark = pytest.mark.real_clock
 
@@ -124,11 +125,8 @@ def test_option_2_several_scripts_connect_and_update(run: Run) -> None:
     assert serve.get_backend_config("my_backend") == serve.BackendConfig(num_replicas=2)
 
 
-def test_the_program_for_kubernetes_a_function_without_a_request(run: Run) -> None:
-    run(
-        """
-        import trio_serve as serve
-
+def test_the_program_for_kubernetes_outlives_its_script(tmp_path: pathlib.Path) -> None:
+    program = """
         # Bind on 0.0.0.0 to expose the HTTP server on external IPs.
         serve.start(detached=True, http_options={"host": "0.0.0.0"})
 
@@ -138,8 +136,9 @@ def test_the_program_for_kubernetes_a_function_without_a_request(run: Run) -> No
         serve.create_backend("hello_backend", hello)
         serve.create_endpoint("hello_endpoint", backend="hello_backend", route="/hello")
         """
-    )
-    assert get("/hello") == "hello world"
+    with a_machine(tmp_path) as machine:
+        machine.run_script(program)
+        assert machine.found().get("/hello") == (200, "hello world")
 
 
 def test_a_log_line_names_backend_and_replica(run: Run, tmp_path: pathlib.Path) -> None:
@@ -352,6 +351,9 @@ def test_applications_of_today_split_their_traffic_from_a_script(run: Run) -> No
     assert get("/") == "old"
 
 
-def test_connect_without_an_instance_says_how_to_start_one() -> None:
-    with pytest.raises(RuntimeError, match=r"no instance is running in this program; serve.start\(\)"):
+def test_connect_without_an_instance_says_how_to_start_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIO_SERVE_STATE_DIR", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"no instance is running .* nor in .*; serve.start\(\) starts"):
         serve.connect()

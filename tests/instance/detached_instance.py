@@ -3,10 +3,14 @@
 import contextlib
 import http.client
 import json
+import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -112,6 +116,7 @@ class Machine(Shell):
         self.state = StateDirectory(folder / "state")
         self._environment["TRIO_SERVE_STATE_DIR"] = str(self.state.path)
         (folder / "shop.py").write_text(SHOP)
+        self._scripts: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str) -> Running:
         run = self.run("start", *options)
@@ -126,16 +131,51 @@ class Machine(Shell):
         return self.run("deploy", self.write(text), *options)
 
     def popen(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        import sys
-
         return subprocess.Popen(
             [sys.executable, "-m", "trio_serve", *arguments], cwd=self.folder, env=self._environment
         )
 
+    def found(self) -> Running:
+        """The instance that somebody else has started."""
+        client = AdminClient(self.state)
+        (started,) = re.findall("serves on (.*)", self.state.log_path.read_text())
+        addresses = dict(each.split(" ", 1) for each in started.split(" and "))
+        assert client.details()
+        return Running(self.state, {**addresses, "pid": (self.state.path / "lock").read_text()})
+
+    def script(self, text: str, project: str = "project", *, stdin: bool = False) -> "subprocess.Popen[str]":
+        """Start a script of its own project: a folder that is its working directory, and nothing of ours."""
+        folder = self.folder / project
+        folder.mkdir(exist_ok=True)
+        path = folder / f"script{len(list(folder.glob('script*')))}.py"
+        path.write_text("import trio_serve as serve\n" + textwrap.dedent(text))
+        environment = {name: value for name, value in self._environment.items() if name != "PYTHONPATH"}
+        process = subprocess.Popen(
+            [sys.executable, path.name],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._scripts.append(process)
+        return process
+
+    def run_script(self, text: str, project: str = "project") -> str:
+        """Run a script to its end, which is to be a good one; what it has printed."""
+        process = self.script(text, project)
+        printed, errors = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, errors
+        return printed
+
+    def end_scripts(self) -> None:
+        for process in self._scripts:
+            process.kill()
+            process.communicate()
+
     def kill(self) -> None:
         """Kill whatever instance is there, as the kernel does when memory is short, and wait for its end."""
-        import os
-
         if self.state.is_owned():
             os.kill(int((self.state.path / "lock").read_text()), signal.SIGKILL)
         wait_until(lambda: not self.state.is_owned())
@@ -147,6 +187,7 @@ def a_machine(folder: pathlib.Path) -> Iterator[Machine]:
     try:
         yield machine
     finally:
+        machine.end_scripts()
         machine.kill()
 
 

@@ -49,9 +49,10 @@ def test_folder_and_socket_are_for_the_owner_only_and_a_dead_ones_socket_is_repl
     state.make()
     umask = os.umask(0)
     try:
-        state.listen().close()  # its file stays, as that of a killed process
-        with state.listen():
-            assert stat.S_IMODE(os.stat(state.socket_path).st_mode) == 0o600
+        for path in (state.socket_path, state.code_socket_path):
+            state.listen(path).close()  # its file stays, as that of a killed process
+            with state.listen(path):
+                assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         assert os.umask(0) == 0
     finally:
         os.umask(umask)

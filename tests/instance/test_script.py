@@ -128,13 +128,19 @@ class Echo:
     async def slow(self):
         import trio
         print("at work", flush=True)
+        at_work.set()
         await trio.sleep(0.5)
         print("worked", flush=True)
     async def endless(self):
         import trio
         print("at work", flush=True)
         await trio.sleep_forever()
+
+at_work = threading.Event()
 """
+
+PORT_0 = "serve.start(http_options={'port': 0})\n"
+"""A fixed port may be another program's."""
 
 
 def script(body: str) -> list[str]:
@@ -146,14 +152,16 @@ def run(body: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_instance_is_gone_when_the_script_ends() -> None:
-    ended = run("serve.run(Echo.bind()); print(serve.get_app_handle('default').remote('hi').result())")
+    ended = run(
+        PORT_0 + "serve.run(Echo.bind()); print(serve.get_app_handle('default').remote('hi').result())"
+    )
 
     assert (ended.returncode, ended.stdout) == (0, "echo hi\n")
     assert "Traceback" not in ended.stderr
 
 
 def test_and_when_it_ends_with_an_error() -> None:
-    ended = run("serve.run(Echo.bind()); raise KeyError('mine')")
+    ended = run(PORT_0 + "serve.run(Echo.bind()); raise KeyError('mine')")
 
     assert ended.returncode == 1
     assert ended.stderr.endswith("KeyError: 'mine'\n")
@@ -161,7 +169,7 @@ def test_and_when_it_ends_with_an_error() -> None:
 
 
 def test_calls_in_flight_at_the_end_of_the_script_finish() -> None:
-    ended = run("response = serve.run(Echo.bind()).slow.remote(); time.sleep(0.2)")
+    ended = run(PORT_0 + "response = serve.run(Echo.bind()).slow.remote(); at_work.wait()")
 
     assert (ended.returncode, ended.stdout) == (0, "at work\nworked\n")
 
@@ -171,7 +179,8 @@ def blocking(body: str) -> "Iterator[subprocess.Popen[str]]":
     """A script in its blocking run, with the calls in flight that ``body`` made."""
     process = subprocess.Popen(
         script(
-            body
+            PORT_0
+            + body
             + "serve.run(Echo.bind(), name='second', route_prefix='/second', blocking=True)\nprint('after')"
         ),
         stdout=subprocess.PIPE,
@@ -224,7 +233,8 @@ def test_a_second_signal_cuts_it_short() -> None:
 def test_the_scripts_own_logging_stands() -> None:
     ended = run(
         "import logging; logging.basicConfig(format='mine: %(message)s', level=20)\n"
-        "serve.run(Echo.bind()); logging.getLogger('trio_serve.x').info('hello')"
+        + PORT_0
+        + "serve.run(Echo.bind()); logging.getLogger('trio_serve.x').info('hello')"
     )
 
     assert "mine: hello" in ended.stderr

@@ -5,12 +5,16 @@ The process left behind writes its log to a file, and stops at SIGTERM as one in
 Knows nothing of what is served.
 """
 
+import contextlib
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
+
+import attrs
 
 from trio_serve.instance.foreground import MISTAKEN, STOPPED
 from trio_serve.instance.plan import CommandLine, plan_of
@@ -28,36 +32,70 @@ def run_in_background(given: CommandLine, argv: list[str]) -> int:
         return MISTAKEN
     log = _new_log(plan.logging_config.logs_dir)
     with log.open("w+b") as output:
-        return leave_behind(argv, output, log)
+        return told_where(lambda: leave_behind(argv, output), log)
 
 
-def leave_behind(argv: list[str], output: BinaryIO, log: pathlib.Path) -> int:
-    """Start ``trio-serve`` with ``argv`` in a session of its own, and wait until it serves; the exit code.
+def told_where(start: Callable[[], "LeftBehind"], log: pathlib.Path) -> int:
+    """Start a process, and tell on stdout where it is, or on stderr why it is not; the exit code."""
+    try:
+        left = start()
+    except DidNotStart as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for line in (*left.addresses, f"pid {left.pid}", f"log {log}"):
+        print(line)
+    return STOPPED
 
-    What it prints goes to the end of ``output``.  Addresses, pid and ``log`` are told on stdout; where it
-    ends without serving, what it has printed goes to stderr.
+
+@attrs.frozen
+class LeftBehind:
+    """A process that serves: its open ports, a line for each, and its pid."""
+
+    addresses: list[str]
+    pid: int
+
+
+class DidNotStart(RuntimeError):
+    """The process ended without serving; the text is what it has printed."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+def leave_behind(argv: Sequence[str], output: BinaryIO, options: bytes = b"") -> LeftBehind:
+    """Start ``trio-serve`` with ``argv`` in a session of its own, and wait until it serves.
+
+    What it prints goes to the end of ``output``; it can read ``options`` from its ``--options-fd``.
+
+    Raises:
+        DidNotStart
     """
     begins_at = output.seek(0, os.SEEK_END)
     ready, child_ready = os.pipe()
+    child_options, given = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "trio_serve", *argv, "--blocking", f"--ready-fd={child_ready}"],
+        [
+            *(sys.executable, "-m", "trio_serve", *argv, "--blocking", f"--ready-fd={child_ready}"),
+            *([f"--options-fd={child_options}"] if options else []),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        pass_fds=(child_ready,),
+        pass_fds=(child_ready, child_options),
         start_new_session=True,
     )
     os.close(child_ready)
+    os.close(child_options)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(given, "wb") as writing:
+        writing.write(options)
     with os.fdopen(ready) as reading:
         *addresses, serves = reading.read().split("\n")[:-1] or [""]
-    if not serves:
-        code = process.wait()
-        output.seek(begins_at)
-        sys.stderr.write(output.read().decode("utf-8", "replace"))
-        return code
-    for line in (*addresses, f"pid {process.pid}", f"log {log}"):
-        print(line)
-    return STOPPED
+    if serves:
+        return LeftBehind(addresses, process.pid)
+    code = process.wait()
+    output.seek(begins_at)
+    raise DidNotStart(output.read().decode("utf-8", "replace").rstrip("\n"), code)
 
 
 def _new_log(logs_dir: str | None) -> pathlib.Path:

@@ -13,6 +13,7 @@ Knows nothing of files, and of how wishes come in.
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -20,6 +21,7 @@ import trio
 
 from trio_serve.instance.config_file import ApplicationConfig
 from trio_serve.instance.importing import ImportedCodeRaised
+from trio_serve.instance.imports import Imports, Sources, changed
 from trio_serve.instance.instance import Instance
 from trio_serve.instance.loading import load_applications
 from trio_serve.instance.options import LoggingConfig
@@ -53,6 +55,8 @@ class Kept:
     """The wish that was fulfilled last, and that nothing has been tried since."""
     settled: bool = False
     """What could be done about the wish is done."""
+    sources: Sources = attrs.field(factory=dict)
+    """The files that its code was read from."""
     problem: str = ""
     """Why the wish could not be fulfilled."""
     work: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -62,11 +66,11 @@ class Kept:
 class DesiredState:
     """Keeps the applications of ``instance`` as they are wanted, while `run` runs."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, imports: Imports) -> None:
         self.kept: dict[str, Kept] = {}
         self.submission: Submission | None = None
         self._instance = instance
-        self._importing = trio.Lock()
+        self._imports = imports
         self._nursery: trio.Nursery
         self._settling = trio.Event()
 
@@ -117,8 +121,10 @@ class DesiredState:
             kept = self.kept[name] = Kept(wish)
             self._nursery.start_soon(self._keep, name, kept)
             return
-        if wish == kept.wanted and (wish == kept.in_force or not kept.settled):
-            return  # it is so already, or becomes so
+        if wish == kept.wanted and not kept.settled:
+            return  # it becomes so
+        if wish == kept.wanted == kept.in_force and not changed(kept.sources):
+            return  # it is so already
         if kept.wanted is not None and not kept.settled:
             kept.work.cancel()
         kept.wanted = wish
@@ -146,7 +152,7 @@ class DesiredState:
             return
         logger.info("application %r: deploying %s", name, wish.config.import_path)
         try:
-            await self._instance.deploy(await self._import(wish))
+            await self._instance.deploy(await self._import(kept, wish))
         except Exception as error:
             kept.problem = self._why(name, error)
             raised = error.__cause__ if isinstance(error, ImportedCodeRaised) else None
@@ -165,12 +171,13 @@ class DesiredState:
             return
         logger.info("application %r: deleted", name)
 
-    async def _import(self, wish: Wish) -> RunTarget:
+    async def _import(self, kept: Kept, wish: Wish) -> RunTarget:
         working_dir = wish.config.runtime_env.working_dir
         folders = [*([working_dir] if working_dir else []), *wish.import_folders]
         plan = ServePlan([wish.config], None, None, LoggingConfig(), folders, [])
-        async with self._importing:
-            (target,) = await trio.to_thread.run_sync(load_applications, plan, abandon_on_cancel=True)
+        (target,) = await self._imports.run(folders, partial(load_applications, plan))
+        module = wish.config.import_path.partition(":")[0]
+        kept.sources = await trio.to_thread.run_sync(self._imports.sources_of, module)
         return target
 
     def _why(self, name: str, error: Exception) -> str:

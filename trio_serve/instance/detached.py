@@ -3,7 +3,8 @@
     lock ── log ── instance ── proxies, applications
                       │
             desired state <── admin API (Unix socket; TCP where it is asked for)
-                      └──> desired.yaml ──> the next instance in this state directory
+                      │                                        └──> desired.yaml ────> the next instance
+                 scripted <── scripts, with code (Unix socket) ───> scripted.pickle ─> in this directory
 
 What was there when the last one ended, or was killed, is deployed again before the first connection is
 accepted, so that clients who come back at once wait for their answer.
@@ -17,7 +18,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,58 +26,38 @@ import attrs
 import trio
 
 from trio_serve.instance.admin_api import admin_api
-from trio_serve.instance.admin_guard import TOKEN_CHARACTERS_MIN, Guard, is_loopback_address
-from trio_serve.instance.config_file import ServeConfig
+from trio_serve.instance.admin_guard import Guard
+from trio_serve.instance.code_door import CodeDoor
 from trio_serve.instance.desired_state import DesiredState
 from trio_serve.instance.errors_alone import errors_alone
+from trio_serve.instance.far_instance import Asked
 from trio_serve.instance.foreground import FAILED, MISTAKEN, STOPPED
 from trio_serve.instance.importing import put_on_import_path
+from trio_serve.instance.imports import Imports
 from trio_serve.instance.instance import Instance, open_instance
-from trio_serve.instance.options import HTTPOptions, LoggingConfig, MetricsOptions, gRPCOptions
 from trio_serve.instance.rest_schema import (
     Submission,
     instance_details,
     read_submission,
     submission_from_text,
 )
+from trio_serve.instance.routes import collisions
+from trio_serve.instance.scripted import Scripted
 from trio_serve.instance.settings import Mistake, Mistakes
+from trio_serve.instance.start_options import Doors, StartOptions, doors_of
 from trio_serve.instance.state_directory import AnotherInstance, StateDirectory
 from trio_serve.observe.logs import open_logs
+from trio_serve.serving.controller import NoSuchApplication
 from trio_serve.transport.listener import open_listeners
 
 logger = logging.getLogger("trio_serve.instance")
 
 ADMIN_CONNECTIONS_MAX = 64
 ADMIN_DRAIN_S = 1.0
+CODE_DRAIN_S = 30.0
+"""How long calls of scripts have to finish."""
 RESTORE_S = 30.0
 """How long connections wait, after a restart, for applications that do not start."""
-
-
-@attrs.frozen
-class StartOptions:
-    """What `start` was told; None and () where nothing was."""
-
-    state_dir: str | None = None
-    app_dir: str | None = None
-    host: str | None = None
-    port: int | None = None
-    grpc_port: int | None = None
-    metrics_export_port: int | None = None
-    grpc_servicer_functions: tuple[str, ...] = ()
-    protos: tuple[str, ...] = ()
-    admin_host: str | None = None
-    admin_port: int | None = None
-    admin_token: str | None = attrs.field(default=None, repr=False)
-
-
-@attrs.frozen
-class _Doors:
-    """The options of what listens, and of the log."""
-
-    http_options: HTTPOptions | None
-    grpc_options: gRPCOptions | None
-    metrics_options: MetricsOptions | None
-    logging_config: LoggingConfig
 
 
 def run_detached(given: StartOptions, ready_fd: int | None, *, log_to_stderr: bool) -> int:
@@ -86,9 +67,8 @@ def run_detached(given: StartOptions, ready_fd: int | None, *, log_to_stderr: bo
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until Trio runs, it interrupts as Ctrl-C
     try:
-        problems = _admin_problems(given)
-        if problems:
-            raise ValueError("\n".join(problems))
+        if given.problems:
+            raise ValueError("\n".join(given.problems))
         state = StateDirectory(given.state_dir)
         with state.owned():
             return _run(given, state, ready_fd, log_to_stderr)
@@ -106,7 +86,7 @@ def run_detached(given: StartOptions, ready_fd: int | None, *, log_to_stderr: bo
 def _run(given: StartOptions, state: StateDirectory, ready_fd: int | None, log_to_stderr: bool) -> int:
     put_on_import_path([given.app_dir or os.curdir])
     restored, problem = _restored(state)
-    doors = _doors(given, None if restored is None else restored.config)
+    doors = doors_of(given, None if restored is None else restored.config)
     logs = attrs.evolve(doors.logging_config, logs_dir=doors.logging_config.logs_dir or str(state.path))
     with contextlib.ExitStack() as stack:
         # A process without terminal keeps its stderr for crashes; nobody would rotate a log there.
@@ -115,24 +95,6 @@ def _run(given: StartOptions, state: StateDirectory, ready_fd: int | None, log_t
         if problem:
             logger.error("%s", problem)
         return trio.run(_Serving(given, state, doors, restored, ready_fd).serve)
-
-
-def _admin_problems(given: StartOptions) -> list[str]:
-    problems = []
-    host = given.admin_host or "127.0.0.1"
-    if given.admin_port is not None and not 0 <= given.admin_port <= 65535:
-        problems.append(f"--admin-port: {given.admin_port} is not in 0 to 65535")
-    if given.admin_token is not None and not (
-        len(given.admin_token) >= TOKEN_CHARACTERS_MIN and given.admin_token.isascii()
-    ):
-        problems.append(f"--admin-token: it needs {TOKEN_CHARACTERS_MIN} ASCII characters or more")
-    if given.admin_host is not None and given.admin_port is None:
-        problems.append("--admin-host: it goes with --admin-port")
-    if given.admin_token is None and not is_loopback_address(host):
-        problems.append(
-            f"--admin-host: {host!r} is no address of this machine alone (127.0.0.1); it needs --admin-token"
-        )
-    return problems
 
 
 def _restored(state: StateDirectory) -> tuple[Submission | None, str]:
@@ -145,36 +107,6 @@ def _restored(state: StateDirectory) -> tuple[Submission | None, str]:
         return None, f"what ran here before is not restored; its configuration is now in {aside}: {error}"
 
 
-def _doors(given: StartOptions, config: ServeConfig | None) -> _Doors:
-    """What to open: the command line stands over what was deployed, over the defaults.
-
-    Raises:
-        Mistakes
-    """
-    opens = config is None or config.proxy_location != "Disabled"
-    http = HTTPOptions() if config is None else config.http_options
-    grpc = gRPCOptions() if config is None else config.grpc_options
-    metrics = None if config is None else config.metrics_options
-    http = attrs.evolve(http, **_given(host=given.host, port=given.port))
-    grpc = attrs.evolve(
-        grpc,
-        **_given(
-            host=given.host,
-            port=given.grpc_port,
-            grpc_servicer_functions=list(given.grpc_servicer_functions) or None,
-            protos=[os.path.abspath(proto) for proto in given.protos] or None,
-        ),
-    )
-    if given.metrics_export_port is not None:
-        metrics = attrs.evolve(metrics or MetricsOptions(), port=given.metrics_export_port)
-    logs = LoggingConfig() if config is None else config.logging_config
-    return _Doors(http if opens else None, grpc if opens and grpc.names_a_service else None, metrics, logs)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
 class _Serving:
     """The instance, from its start to its end; what the admin API acts on."""
 
@@ -182,7 +114,7 @@ class _Serving:
         self,
         given: StartOptions,
         state: StateDirectory,
-        doors: _Doors,
+        doors: Doors,
         restored: Submission | None,
         ready_fd: int | None,
     ) -> None:
@@ -196,6 +128,8 @@ class _Serving:
         self._changing = trio.Lock()
         self._instance: Instance
         self._desired: DesiredState
+        self._scripted: Scripted
+        self._deleting: trio.Nursery
 
     # The life.
 
@@ -210,15 +144,12 @@ class _Serving:
         with self._cut, errors_alone():
             async with trio.open_nursery() as watching:
                 await watching.start(self._obey_signals)
+                if self._given.end_with_pid is not None:
+                    watching.start_soon(self._end_with, self._given.end_with_pid)
                 async with open_instance() as self._instance:
                     with errors_alone():
                         async with trio.open_nursery() as keeping:
-                            self._desired = DesiredState(self._instance)
-                            await keeping.start(self._desired.run)
-                            with self._asked:
-                                await self._open(watching, local, remote)
-                                await trio.sleep_forever()
-                            await self._desired.stop()
+                            await self._keep(keeping, watching, [local, remote])
                             keeping.cancel_scope.cancel()
                 for server in (local, remote):
                     await server.drain(ADMIN_DRAIN_S)
@@ -226,12 +157,40 @@ class _Serving:
             logger.info("stopped")
         return FAILED if self._cut.cancelled_caught else STOPPED
 
-    async def _open(self, nursery: trio.Nursery, local: Any, remote: Any) -> None:
+    async def _keep(self, keeping: trio.Nursery, watching: trio.Nursery, admin: Sequence[Any]) -> None:
+        """Serve, and keep what is wanted, until told to stop; then begin nothing more."""
+        imports = Imports()
+        self._desired = DesiredState(self._instance, imports)
+        door = CodeDoor(self._instance.controller, self._ask)
+        self._scripted = Scripted(
+            self._instance,
+            imports,
+            self._state,
+            door.handle_to,
+            self._configured,
+            self._delete_configured,
+        )
+        self._scripted.read()
+        await keeping.start(self._desired.run)
+        with errors_alone():
+            async with trio.open_nursery() as self._deleting:
+                with self._asked:
+                    addresses = await self._open(watching, *admin)
+                    await self._restore(keeping)
+                    await self._instance.accept()
+                    await keeping.start(door.serve, self._state.listen(self._state.code_socket_path))
+                    self._announce({**self._instance.addresses, **addresses})
+                    await trio.sleep_forever()
+                await self._desired.stop()
+                self._scripted.stop()
+                await door.drain(CODE_DRAIN_S)
+
+    async def _open(self, nursery: trio.Nursery, local: Any, remote: Any) -> dict[str, str]:
+        """Open the ports, and the admin API; where that is."""
         doors = self._doors
         await self._instance.listen(doors.http_options, doors.grpc_options, doors.metrics_options)
-        admin: dict[str, str] = {}
-        await nursery.start(local.serve_listeners, [self._state.listen()])
-        admin["admin"] = f"unix:{self._state.socket_path}"
+        await nursery.start(local.serve_listeners, [self._state.listen(self._state.socket_path)])
+        admin = {"admin": f"unix:{self._state.socket_path}"}
         if self._given.admin_port is not None:
             listeners = await open_listeners(self._given.admin_host or "127.0.0.1", self._given.admin_port)
             admin["admin-http"] = _address(listeners)
@@ -242,12 +201,16 @@ class _Serving:
                     "token (--admin-token)",
                     admin["admin-http"],
                 )
+        return admin
+
+    async def _restore(self, nursery: trio.Nursery) -> None:
+        """Deploy again what ran before, and wait for it, but not for ever."""
         if self._restored is not None:
             self._desired.want(self._restored)
-            with trio.move_on_after(RESTORE_S):
-                await self._desired.wait_until_settled()
-        await self._instance.accept()
-        self._announce({**self._instance.addresses, **admin})
+        nursery.start_soon(self._scripted.restore, self._desired.wait_until_settled)
+        with trio.move_on_after(RESTORE_S):
+            await self._desired.wait_until_settled()
+            await self._scripted.restored.wait()
 
     def _announce(self, addresses: Mapping[str, str]) -> None:
         lines = [f"{name} {address}\n" for name, address in addresses.items()]
@@ -272,6 +235,17 @@ class _Serving:
                 logger.info("%s: draining; a second signal cuts off what is left", name)
                 self._asked.cancel()
 
+    async def _end_with(self, pid: int) -> None:
+        """Stop when the process ``pid`` has ended, however it did."""
+        with contextlib.suppress(ProcessLookupError):
+            fd = os.pidfd_open(pid)
+            try:
+                await trio.lowlevel.wait_readable(fd)
+            finally:
+                os.close(fd)
+        logger.info("process %d has ended: draining, to end with it", pid)
+        self._asked.cancel()
+
     # What the admin API asks for.
 
     async def details(self) -> dict[str, Any]:
@@ -286,13 +260,15 @@ class _Serving:
         Raises:
             Mistakes: all that is wrong with it; everything is as it was then.
         """
-        folders = (folder or os.getcwd(), import_folders)
-        submission = await trio.to_thread.run_sync(read_submission, data, *folders)
+        places = (folder or os.getcwd(), import_folders)
+        submission = await trio.to_thread.run_sync(read_submission, data, *places)
         async with self._changing:
-            warnings = [*submission.warnings, *await self._open_late(submission)]
+            self._check_beside_scripts(submission)
+            wanted = doors_of(self._given, submission.config)
+            folders = [*submission.import_folders, submission.folder]
+            warnings = [*submission.warnings, *await self._open_late(wanted, submission.data, folders)]
             await self._want(submission)
-        for warning in warnings:  # Ray's own CLI shows nothing of the answer
-            logger.warning("%s", warning)
+            await self._scripted.forget(self._configured())
         return warnings
 
     async def delete(self, name: str | None) -> None:
@@ -302,15 +278,58 @@ class _Serving:
             KeyError: there is no such application.
             Mistakes: another one refers to it.
         """
+        running = self._instance.controller.applications
         async with self._changing:
-            submission = self._desired.submission
+            configured = self._configured()
+            scripted = [each for each in running if each not in configured and each not in self._desired.kept]
             if name is None:
                 await self._want(None)
+                await self._scripted.forget_all()
+                self._instance.controller.endpoints.clear()
+            elif name in configured:
+                assert self._desired.submission is not None
+                await self._want(self._desired.submission.without(name))
                 return
-            known = [] if submission is None else [app.name for app in submission.config.applications]
-            if submission is None or name not in known:
-                raise KeyError(f"no application {name!r} is wanted; there are: {', '.join(known) or 'none'}")
-            await self._want(submission.without(name))
+            elif name in scripted:
+                scripted = [name]
+                await self._scripted.forget(scripted)
+            else:
+                known = ", ".join([*configured, *scripted]) or "none"
+                raise KeyError(f"no application {name!r} is wanted; there are: {known}")
+            for each in scripted:
+                self._deleting.start_soon(self._delete_scripted, each)
+
+    def _configured(self) -> Collection[str]:
+        submission = self._desired.submission
+        return [] if submission is None else [app.name for app in submission.config.applications]
+
+    async def _delete_scripted(self, name: str) -> None:
+        with contextlib.suppress(NoSuchApplication):  # its script was quicker
+            await self._instance.delete(name)
+
+    async def _delete_configured(self, name: str) -> None:
+        await self.delete(name)
+        await self._desired.wait_until_settled()
+
+    def _check_beside_scripts(self, submission: Submission) -> None:
+        """Refuse route prefixes that scripts have given to others.
+
+        Raises:
+            Mistakes
+        """
+        controller = self._instance.controller
+        wanted = submission.config.applications
+        gone = {*self._configured(), *(app.name for app in wanted)}
+        kept = {name: app for name, app in controller.applications.items() if name not in gone}
+        found = collisions(
+            [
+                *(((), name, app.route_prefix) for name, app in kept.items()),
+                *(((), f"endpoint {name}", each.route_prefix) for name, each in controller.endpoints.items()),
+                *((("applications", index), app.name, app.route_prefix) for index, app in enumerate(wanted)),
+            ]
+        )
+        if found:
+            raise Mistakes(found)
 
     async def _want(self, submission: Submission | None) -> None:
         """Write it down, and only then begin with it: what was acknowledged survives a kill."""
@@ -323,11 +342,15 @@ class _Serving:
                 await trio.to_thread.run_sync(self._state.write_desired_state, text)
         self._desired.want(submission)
 
-    async def _open_late(self, submission: Submission) -> list[str]:
-        """Open the gRPC proxy for the first one that names services; warnings of what comes too late."""
-        wanted = _doors(self._given, submission.config)
+    async def _open_late(
+        self, wanted: Doors, named: Collection[str], folders: Sequence[str] = ()
+    ) -> list[str]:
+        """Open the gRPC proxy for the first one that names services; warnings of what comes too late.
+
+        Only options that were ``named`` are missed.
+        """
         if wanted.grpc_options is not None and self._doors.grpc_options is None:
-            put_on_import_path([*submission.import_folders, submission.folder, *sys.path])
+            put_on_import_path([*folders, *sys.path])
             try:
                 await self._instance.open_grpc(wanted.grpc_options)
             except OSError as error:
@@ -335,14 +358,13 @@ class _Serving:
                 raise Mistakes([Mistake(("grpc_options", "port"), text)]) from None
             self._doors = attrs.evolve(self._doors, grpc_options=wanted.grpc_options)
             logger.info("serving gRPC on %s", self._instance.addresses["grpc"])
-        return [
-            f"{field.name}: what is open already keeps its options; these come into force when the instance "
-            "is started again"
-            for field in attrs.fields(_Doors)
-            if field.name in submission.data
-            and getattr(self._doors, field.name) is not None
-            and getattr(wanted, field.name) != getattr(self._doors, field.name)
-        ]
+        warnings = []
+        for name in (field.name for field in attrs.fields(Doors) if field.name in named):
+            in_force = getattr(self._doors, name)
+            if getattr(wanted, name) != in_force:
+                why = "what is open already keeps its options" if in_force else "nothing is open for them"
+                warnings.append(f"{name}: {why}; these come into force when the instance is started again")
+        return warnings
 
     def shut_down(self) -> None:
         """Begin to drain and to end."""
@@ -353,6 +375,17 @@ class _Serving:
         """Prometheus' text."""
         await trio.lowlevel.checkpoint()
         return self._instance.metrics_text().encode()
+
+    # What scripts ask for.
+
+    async def _ask(self, asked: Asked) -> Any:
+        if asked.what != "offer":
+            return await self._scripted.ask(asked)
+        _, options = await self._scripted.open(asked)
+        config = None if self._desired.submission is None else self._desired.submission.config
+        async with self._changing:
+            wanted = doors_of(attrs.evolve(self._given, **options), config)
+            return await self._open_late(wanted, options)
 
 
 def _address(listeners: Sequence[socket.socket]) -> str:

@@ -13,27 +13,35 @@ from collections.abc import Callable
 from typing import Any
 
 from trio_serve.instance.admin_client import AdminClient, NoInstance, Refused
-from trio_serve.instance.background import leave_behind
+from trio_serve.instance.background import told_where
 from trio_serve.instance.config_file import ConfigFileError, read_config_file
-from trio_serve.instance.detached import StartOptions, run_detached
+from trio_serve.instance.detached import run_detached
 from trio_serve.instance.foreground import FAILED, MISTAKEN, STOPPED
 from trio_serve.instance.rest_schema import config_text, status_text
+from trio_serve.instance.start_options import StartOptions
+from trio_serve.instance.starting import start_detached, with_options_of_script
 from trio_serve.instance.state_directory import StateDirectory
 
 
-def start(given: StartOptions, argv: list[str], *, blocking: bool, ready_fd: int | None) -> int:
+def start(
+    given: StartOptions,
+    argv: list[str],
+    *,
+    blocking: bool,
+    ready_fd: int | None = None,
+    options_fd: int | None = None,
+) -> int:
     """Be the instance, or with ``blocking`` false leave one behind that serves; ``argv`` says which."""
     if blocking:
+        if options_fd is not None:
+            given = with_options_of_script(given, options_fd)
         return run_detached(given, ready_fd, log_to_stderr=ready_fd is None)
     state = StateDirectory(given.state_dir)
     try:
-        state.make()
-        output = state.output_path.open("a+b")
+        return told_where(lambda: start_detached(state, argv), state.log_path)
     except OSError as error:
         print(error.strerror or error, file=sys.stderr)
         return FAILED
-    with output:
-        return leave_behind(argv, output, state.log_path)
 
 
 def deploy(state_dir: str | None, path: str, app_dir: str | None, *, wait: bool) -> int:

@@ -10,10 +10,12 @@ Knows nothing of HTTP, and of how a configuration comes into force.
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
+import trio
 import yaml
 
 from trio_serve.instance.config_file import (
@@ -269,7 +271,7 @@ def _deployment_details(fleet: Fleet) -> dict[str, Any]:
                 "replica_id": replica.context.replica_tag,
                 "state": replica.state.value,
                 "pid": os.getpid(),
-                "start_time_s": 0.0,
+                "start_time_s": round(time.time() - (trio.current_time() - replica.made_at), 3),
             }
             for replica in fleet.replicas()
         ],

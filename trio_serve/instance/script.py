@@ -1,9 +1,8 @@
 """The face without ``async``: ``serve.start()``, ``serve.run(app)`` in plain scripts; the same names in Trio.
 
-    a script                    a thread of its own, the only one that runs Trio
-    --------------------------------------------------------------------------------
-    serve.run(app)      ──>     Instance.run(app)       and waits for what it returns
-    the script ends     ──>     drained and gone
+    start()                 an instance in a thread of the script, which ends with it
+    start(detached=True)    the long-lived instance of the user's state directory, started if it does not run
+    connect()               that instance, when it runs
 
 In a Trio program, and in the code of a replica, the same functions act on the instance that is open around
 them: there `run`, `run_many`, `delete` and `shutdown` return what is to be awaited.
@@ -14,108 +13,117 @@ The default instance of scripts is the one piece of state that a module of this 
 import atexit
 import contextlib
 import logging
-import queue
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import outcome
 import trio
 
 from trio_serve.instance.client import Client
-from trio_serve.instance.crossing import from_outside, in_its_thread
+from trio_serve.instance.in_thread import InThread
 from trio_serve.instance.instance import Handle, Instance, current_instance, open_instance
 from trio_serve.instance.options import HTTPOptions, LoggingConfig, MetricsOptions, gRPCOptions, options_from
+from trio_serve.instance.reach import Here, Reach
 from trio_serve.instance.settings import one_of
 from trio_serve.instance.targets import RunTarget
 from trio_serve.serving.application import Application
 from trio_serve.serving.status import ServeStatus
 
+if TYPE_CHECKING:
+    from trio_serve.instance.far_instance import Connection
+
 logger = logging.getLogger("trio_serve.instance")
 
-Result = TypeVar("Result")
-
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+_LOCATIONS = ("EveryNode", "HeadOnly", "Disabled")
 
 
 # -- the default instance ------------------------------------------------------------------------------------
 
 
-class InstanceInThread:
-    """An instance in a thread of its own, from `open` to `close`."""
+class OwnInstance:
+    """An instance in a thread of the script."""
 
-    def __init__(self) -> None:
-        self.instance: Instance
-        self._token: trio.lowlevel.TrioToken
-        self._closing: trio.Event
-        self._cut: trio.CancelScope
-        self._thread: threading.Thread
-
-    def open(self, options: dict[str, Any]) -> None:
-        """Start the thread and wait until the instance is open; raises what kept it from opening."""
-        opened: queue.SimpleQueue[outcome.Outcome[Instance]] = queue.SimpleQueue()
-        self._thread = threading.Thread(
-            target=self._run, args=(options, opened), name="trio_serve", daemon=True
-        )
-        self._thread.start()
-        self.instance = opened.get().unwrap()
-
-    def _run(self, options: dict[str, Any], opened: "queue.SimpleQueue[outcome.Outcome[Instance]]") -> None:
-        try:
-            trio.run(self._serve, options, opened)
-        except Exception as error:
-            if hasattr(self, "instance"):
-                logger.exception("the instance has failed, and nothing is served any more")
-            opened.put(outcome.Error(error))
-
-    async def _serve(
-        self, options: dict[str, Any], opened: "queue.SimpleQueue[outcome.Outcome[Instance]]"
-    ) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._closing = trio.Event()
-        with trio.CancelScope() as self._cut:
-            async with open_instance(**options) as instance:
-                opened.put(outcome.Value(instance))
-                await self._closing.wait()
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._thread: InThread[Instance] = InThread(partial(open_instance, **options))
+        self._thread.open()
 
     @property
     def is_open(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_open
+
+    def ask(self, what: str, *args: Any, **kwargs: Any) -> Any:
+        return Here(self._thread.value).ask(what, *args, **kwargs)
 
     def close(self) -> None:
-        """Drain the instance and wait for its end; Ctrl-C meanwhile cuts it short."""
-        with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._closing.set)
-        try:
-            self._thread.join()
-        except KeyboardInterrupt:
-            self.cut()
-            self._thread.join()
+        """Drain it and wait for its end; Ctrl-C meanwhile cuts it short."""
+        self._thread.close()
 
     def cut(self) -> None:
         """End everything at once, from any thread."""
-        logger.warning("cutting off what is still in flight")
-        with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._cut.cancel)
+        self._thread.cut()
 
 
-_default: InstanceInThread | None = None
+_default: "OwnInstance | Connection | None" = None
 _default_lock = threading.Lock()
 
 
-def _default_instance(**options: Any) -> Instance:
+def _default_instance(**options: Any) -> "OwnInstance | Connection":
     """The script's instance, opened with ``options`` when there is none."""
     global _default
     with _default_lock:
         if _default is None or not _default.is_open:
-            background = InstanceInThread()
-            background.open(options)
-            _default = background
+            _default = OwnInstance(options)
             atexit.register(_close_default)
         elif options:
             logger.warning("an instance is running already, the options of start() do not change it")
-        return _default.instance
+        return _default
+
+
+def _detached_instance(options: dict[str, Any] | None) -> "Connection":
+    """The long-lived instance; with ``options``, it is started when it does not run.
+
+    Raises:
+        NoInstance: it does not run.
+        RuntimeError: the script has an instance of its own.
+        DidNotStart: it could not be started; the text says why.
+    """
+    from trio_serve.instance.admin_client import NoInstance
+    from trio_serve.instance.background import DidNotStart
+    from trio_serve.instance.far_instance import Connection
+    from trio_serve.instance.starting import start_detached
+    from trio_serve.instance.state_directory import StateDirectory
+
+    global _default
+    with _default_lock:
+        if isinstance(_default, OwnInstance) and _default.is_open:
+            raise RuntimeError("this script has an instance of its own already; serve.shutdown() ends it")
+        state = StateDirectory(os.environ.get("TRIO_SERVE_STATE_DIR"))
+        found = state.is_owned()
+        if options is None and not found:
+            raise NoInstance(
+                f"no instance is running in this program, nor in {state.path}; serve.start() starts one "
+                "here, and serve.start(detached=True), or `trio-serve start`, one that outlives the script"
+            )
+        if options is not None and not found:
+            try:
+                start_detached(state, ["start", "--state-dir", str(state.path)], options)
+            except DidNotStart:
+                found = state.is_owned()  # another script was quicker
+                if not found:
+                    raise
+        if not (isinstance(_default, Connection) and _default.is_open and _default.state.path == state.path):
+            connection = Connection(state)
+            connection.open()
+            _default = connection
+            atexit.register(_close_default)
+        if options and found:
+            for warning in _default.ask("offer", **options):
+                logger.warning("%s", warning)
+        return _default
 
 
 def _close_default() -> None:
@@ -143,10 +151,14 @@ def start(
 
     Without ``http_options`` the HTTP proxy has its defaults; the gRPC proxy opens when its options name a
     service.  ``proxy_location="Disabled"`` opens none.  ``metrics_options`` open a port for Prometheus.
-    ``detached`` is heard and cannot be obeyed here: a warning says what outlives a script.
+
+    With ``detached`` it is the long-lived instance of the state directory (``TRIO_SERVE_STATE_DIR``, or the
+    user's): started when it does not run, as ``trio-serve start`` does, and still there when the script has
+    ended.  One that runs opens the gRPC proxy if it has none; a warning tells which other options come into
+    force only when it is started again.
 
     Raises:
-        RuntimeError: in a Trio program, which has `open_instance`.
+        RuntimeError: in a Trio program, which has `open_instance`; or the long-lived instance did not start.
         Mistakes: bad options, all of them.
         OSError: a port is in use.
     """
@@ -154,24 +166,36 @@ def start(
         raise RuntimeError(
             "start() is for plain scripts; in Trio write `async with serve.open_instance(...):`"
         )
+    if detached:
+        given: dict[str, tuple[type, Any]] = {
+            "http_options": (HTTPOptions, http_options),
+            "grpc_options": (gRPCOptions, grpc_options),
+            "logging_config": (LoggingConfig, logging_config),
+            "metrics_options": (MetricsOptions, metrics_options),
+        }
+        wanted = {
+            name: options_from(cls, each, name) for name, (cls, each) in given.items() if each is not None
+        }
+        if proxy_location is not None:
+            wanted["proxy_location"] = one_of(*_LOCATIONS)(proxy_location)
+        return Client(_detached_instance(wanted))
     options = _script_options(proxy_location, http_options, grpc_options, logging_config)
     if metrics_options is not None:
         options["metrics_options"] = options_from(MetricsOptions, metrics_options, "metrics_options")
-    if detached:
-        logger.warning(
-            "start(detached=True): this instance lives in the script's own process and ends with it; "
-            "`trio-serve run` serves on by itself"
-        )
     return Client(_default_instance(**options))
 
 
 def connect() -> Client:
-    """A client of the instance that is open.
+    """A client of the instance that is open, or else of the long-lived one of the state directory.
+
+    From then on the names of the package act on it.
 
     Raises:
         RuntimeError: there is none; says how to start one.
     """
-    return Client(_instance())
+    if _instance_around() is not None or trio.lowlevel.in_trio_run() or (_default and _default.is_open):
+        return Client(_reach())
+    return Client(_detached_instance(None))
 
 
 def run(
@@ -192,11 +216,11 @@ def run(
         Mistakes: a bad name or prefix.
         Exception: what the constructor of a deployment raised, itself.
     """
-    instance = instance_to_run_on()
+    reach = reach_to_run_on()
     run_target = RunTarget(target, name, route_prefix, logging_config)
     if trio.lowlevel.in_trio_run():
-        return _run_and_stay(instance, run_target) if blocking else _run_one(instance, run_target)
-    handle = from_outside(instance, _run_one, instance, run_target)
+        return _run_one(reach, run_target, stay=blocking)
+    (handle,) = reach.ask("run_many", [run_target])
     if blocking:
         _stay()
     return handle
@@ -204,58 +228,54 @@ def run(
 
 def run_many(targets: Sequence[RunTarget], blocking: bool = False) -> Any:
     """Run several applications as `run` does, together; a list of their handles."""
-    instance = instance_to_run_on()
-    if trio.lowlevel.in_trio_run():
-        return instance.run_many(targets)
-    handles = from_outside(instance, instance.run_many, targets)
-    if blocking:
+    handles = reach_to_run_on().ask("run_many", targets)
+    if blocking and not trio.lowlevel.in_trio_run():
         _stay()
     return handles
 
 
 def delete(name: str) -> Any:
     """Drain an application and take it away; KeyError when there is none.  To be awaited in Trio."""
-    instance = _instance()
-    if trio.lowlevel.in_trio_run():
-        return instance.delete(name)
-    return from_outside(instance, instance.delete, name)
+    return _reach().ask("delete", name)
 
 
 def shutdown() -> Any:
     """Drain everything and end the instance; nothing happens where there is none.  To be awaited in Trio."""
-    if trio.lowlevel.in_trio_run():
-        return _instance().shutdown()
-    if (around := _instance_around()) is not None:
-        return from_outside(around, around.shutdown)
+    if _instance_around() is not None or trio.lowlevel.in_trio_run():
+        return _reach().ask("shutdown")
+    if _default is not None and _default.is_open and not isinstance(_default, OwnInstance):
+        _default.ask("shutdown")
     return _close_default()
 
 
 def status() -> ServeStatus:
     """What runs, and how it is."""
-    instance = _instance()
-    return in_its_thread(instance, instance.status)
+    found: ServeStatus = _reach().ask("status")
+    return found
 
 
 def get_app_handle(name: str) -> Handle:
     """A handle for the ingress of the application ``name``; KeyError when there is none."""
-    instance = _instance()
-    return in_its_thread(instance, instance.get_app_handle, name)
+    handle: Handle = _reach().ask("get_app_handle", name)
+    return handle
 
 
 def get_deployment_handle(deployment_name: str, app_name: str | None = None) -> Handle:
     """A handle for any deployment of an application (the caller's own, when none is named)."""
-    instance = _instance()
-    return in_its_thread(instance, instance.get_deployment_handle, deployment_name, app_name)
+    handle: Handle = _reach().ask("get_deployment_handle", deployment_name, app_name)
+    return handle
 
 
 def grpc_port() -> int | None:
     """The port that the gRPC proxy listens on; None when it is not open."""
-    return _instance().grpc_port
+    port: int | None = _reach().ask("grpc_port")
+    return port
 
 
 def http_port() -> int | None:
     """The port that the HTTP proxy listens on; None when it is not open."""
-    return _instance().http_port
+    port: int | None = _reach().ask("http_port")
+    return port
 
 
 # -- how they get there --------------------------------------------------------------------------------------
@@ -265,26 +285,29 @@ def _instance_around() -> Instance | None:
     return current_instance.get(None)
 
 
-def _instance() -> Instance:
-    """The instance that a name of the package is about."""
+def _reach() -> Reach:
+    """The way to the instance that a name of the package is about."""
     around = _instance_around()
     if around is not None:
-        return around
+        return Here(around)
     if trio.lowlevel.in_trio_run():
         raise RuntimeError(
             "no instance is open in this Trio program; "
             "write `async with serve.open_instance(...):` around it, or use nursery.start(serve.serve, app)"
         )
     if _default is not None and _default.is_open:
-        return _default.instance
-    raise RuntimeError("no instance is running in this program; serve.start() or serve.run(app) starts one")
+        return _default
+    raise RuntimeError(
+        "no instance is running in this program; serve.start() or serve.run(app) starts one, and "
+        "serve.connect() finds the one that `trio-serve start` has left"
+    )
 
 
-def instance_to_run_on() -> Instance:
-    """As `_instance`, but a script that has none yet gets one with Ray's defaults."""
+def reach_to_run_on() -> Reach:
+    """As `_reach`, but a script that has none yet gets one with Ray's defaults."""
     if _instance_around() is None and not trio.lowlevel.in_trio_run() and _default is None:
         return _default_instance(**_script_options(None, None, None, None))
-    return _instance()
+    return _reach()
 
 
 def _script_options(
@@ -294,9 +317,7 @@ def _script_options(
     logging_config: LoggingConfig | Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What `open_instance` takes for what `start` was given: Ray opens HTTP always, and gRPC for services."""
-    opens = (
-        proxy_location is None or one_of("EveryNode", "HeadOnly", "Disabled")(proxy_location) != "Disabled"
-    )
+    opens = proxy_location is None or one_of(*_LOCATIONS)(proxy_location) != "Disabled"
     http = options_from(HTTPOptions, http_options or {}, "http_options")
     grpc = options_from(gRPCOptions, grpc_options or {}, "grpc_options")
     logs = None
@@ -311,18 +332,19 @@ def _script_options(
     }
 
 
-async def _run_one(instance: Instance, target: RunTarget) -> Handle:
-    (handle,) = await instance.run_many([target])
-    return handle
-
-
-async def _run_and_stay(instance: Instance, target: RunTarget) -> None:
-    await _run_one(instance, target)
-    await trio.sleep_forever()
+async def _run_one(reach: Reach, target: RunTarget, *, stay: bool) -> Handle:
+    (handle,) = await reach.ask("run_many", [target])
+    if stay:
+        await trio.sleep_forever()
+    found: Handle = handle
+    return found
 
 
 def _stay() -> None:
-    """Wait for SIGINT or SIGTERM, drain, and end the script's instance; the next signal cuts it short."""
+    """Wait for SIGINT or SIGTERM, drain, and end the script's instance; the next signal cuts it short.
+
+    A long-lived instance is left, and serves on.
+    """
     background = _default
     assert background is not None
     asked = threading.Event()

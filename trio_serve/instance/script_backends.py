@@ -11,7 +11,7 @@ from typing import Any
 
 from trio_serve.instance.backend_config import BackendConfig
 from trio_serve.instance.client import Client, Config
-from trio_serve.instance.script import connect, instance_to_run_on
+from trio_serve.instance.script import connect, reach_to_run_on
 from trio_serve.serving.endpoint_handle import EndpointHandle
 
 
@@ -27,7 +27,7 @@ def create_backend(
         TypeError: it is no code, or takes other arguments.
         Exception: what the constructor raised, itself.
     """
-    return Client(instance_to_run_on()).create_backend(backend_tag, func_or_class, *init_args, config=config)
+    return Client(reach_to_run_on()).create_backend(backend_tag, func_or_class, *init_args, config=config)
 
 
 def update_backend_config(backend_tag: str, config_options: Config) -> Any:

@@ -2,7 +2,9 @@
 
     <state directory>/lock             held with flock by the instance: the kernel frees it however that ends
                       admin.sock       the admin API, for the owner only (mode 0600)
-                      desired.yaml     what is to run; read again by the next instance
+                      code.sock        scripts, with the code that they send, for the owner only (mode 0600)
+                      desired.yaml     the configuration that is to run; read again by the next instance
+                      scripted.pickle  what scripts have deployed; read again by the next instance
                       output.log       what the process of `start` writes to stdout and stderr
                       session_latest/  its log
 
@@ -37,6 +39,14 @@ class StateDirectory:
     @property
     def socket_path(self) -> str:
         return str(self.path / "admin.sock")
+
+    @property
+    def code_socket_path(self) -> str:
+        return str(self.path / "code.sock")
+
+    @property
+    def scripted_path(self) -> pathlib.Path:
+        return self.path / "scripted.pickle"
 
     @property
     def desired_state_path(self) -> pathlib.Path:
@@ -107,36 +117,21 @@ class StateDirectory:
             os.close(fd)
         return False
 
-    def listen(self) -> socket.socket:
-        """Listen on the admin socket, which nobody but the owner may open; for who holds the lock.
+    def listen(self, path: str) -> socket.socket:
+        """Listen on a Unix socket that nobody but the owner may open; for who holds the lock.
 
         Raises:
             OSError: the path cannot be used.
         """
         before = os.umask(0o177)
         try:
-            return open_unix_listener(self.socket_path)
+            return open_unix_listener(path)
         finally:
             os.umask(before)
 
     def write_desired_state(self, text: str) -> None:
-        """Replace it as a whole: who reads finds the old one or the new one, also after a power cut.
-
-        Raises:
-            OSError: it could not be written; the old one is still there.
-        """
-        new = self.desired_state_path.with_suffix(".new")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self.desired_state_path)
-        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        """Replace it as a whole; raises OSError."""
+        _replace(self.desired_state_path, text.encode())
 
     def read_desired_state(self) -> str | None:
         """What was written last; None when there is nothing, or it was forgotten."""
@@ -147,13 +142,54 @@ class StateDirectory:
 
     def set_desired_state_aside(self) -> pathlib.Path:
         """Take away a desired state that cannot be used, and say where it lies now."""
-        aside = self.desired_state_path.with_suffix(".broken")
-        os.replace(self.desired_state_path, aside)
-        return aside
+        return _set_aside(self.desired_state_path)
 
     def forget_desired_state(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.desired_state_path.unlink()
+        self.desired_state_path.unlink(missing_ok=True)
+
+    def write_scripted(self, data: bytes | None) -> None:
+        """Replace what scripts have deployed as a whole; None: nothing.  Raises OSError."""
+        if data is None:
+            self.scripted_path.unlink(missing_ok=True)
+        else:
+            _replace(self.scripted_path, data)
+
+    def read_scripted(self) -> bytes | None:
+        """What was written last; None when there is nothing."""
+        try:
+            return self.scripted_path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def set_scripted_aside(self) -> pathlib.Path:
+        """Take away what cannot be used, and say where it lies now."""
+        return _set_aside(self.scripted_path)
+
+
+def _replace(path: pathlib.Path, data: bytes) -> None:
+    """Replace a file of the owner's: who reads finds the old one or the new one, also after a power cut.
+
+    Raises:
+        OSError: it could not be written; the old one is still there.
+    """
+    new = path.with_suffix(".new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _set_aside(path: pathlib.Path) -> pathlib.Path:
+    aside = path.with_suffix(".broken")
+    os.replace(path, aside)
+    return aside
 
 
 def _owner(fd: int) -> str:

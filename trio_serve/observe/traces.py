@@ -20,10 +20,15 @@ _IMPORT_SYSTEM = "<frozen importlib"
 
 def from_their_first_frame(trace: TracebackType | None) -> TracebackType | None:
     """``trace`` without the frames of machinery at its head, unless nothing else is in it."""
+    return their_part(trace) or trace
+
+
+def their_part(trace: TracebackType | None) -> TracebackType | None:
+    """``trace`` without the frames of machinery at its head; None when nothing else is in it."""
     theirs = trace
     while theirs is not None and _is_machinery(theirs.tb_frame.f_code.co_filename):
         theirs = theirs.tb_next
-    return trace if theirs is None else theirs
+    return theirs
 
 
 def _is_machinery(filename: str) -> bool:

@@ -39,6 +39,16 @@ class EndpointHandle:
     http_method: str = "GET"
     http_headers: Mapping[str, str] = attrs.field(factory=dict)
 
+    @property
+    def address(self) -> dict[str, Any]:
+        """Whom it calls and how, as plain data: ``EndpointHandle(directory, **address)`` is its equal."""
+        return {
+            "endpoint_name": self.endpoint_name,
+            "method_name": self.method_name,
+            "http_method": self.http_method,
+            "http_headers": dict(self.http_headers),
+        }
+
     def options(
         self,
         method_name: str = UNSET,

@@ -12,14 +12,14 @@ Source: Ray Serve's DeploymentHandle.
 """
 
 import contextvars
-import threading
 from math import inf
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
+from threading import get_ident
+from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 import outcome
 import trio
 
-from trio_serve.actors import CallCancelled, Envelope
+from trio_serve.actors import CallCancelled, Envelope, Reply
 from trio_serve.serving.calls import AwaitedArguments
 from trio_serve.serving.errors import ServeError
 from trio_serve.serving.options import UNSET
@@ -34,16 +34,39 @@ from trio_serve.serving.responses import (
     InstanceEnded,
 )
 
-if TYPE_CHECKING:
-    from trio_serve.serving.deployment_state import DeploymentState
-
 R = TypeVar("R", bound="DeploymentResponse[Any] | DeploymentResponseGenerator[Any]")
+
+
+class Destination(Protocol):
+    """Where calls go: a deployment, in this process or in another one."""
+
+    gone: bool
+    """It is to be looked up anew."""
+    by_handles: int
+    """Calls made by handles."""
+
+    def prepare(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        request: RequestContext,
+        reply: Reply,
+        deadline: float,
+        stream: bool,
+        parent: Envelope | None,
+        context: contextvars.Context,
+    ) -> Envelope:
+        """Make the envelope of a call, to be placed later.  Raises MethodNotFound."""
+
+    def place(self, envelope: Envelope) -> None:
+        """Send it on its way.  Raises ServeError."""
 
 
 class Directory(Home, Protocol):
     """Where handles look deployments up."""
 
-    def find(self, application: str, deployment: str) -> "DeploymentState":
+    def find(self, application: str, deployment: str) -> Destination:
         """The deployment of that name.
 
         Raises:
@@ -55,11 +78,11 @@ class DeploymentHandle(Generic[R]):
     """Calls one deployment; immutable, and cheap to keep, copy and share between threads."""
 
     __slots__ = (
+        "_destination",
         "_directory",
         "_method",
         "_methods",
         "_model_id",
-        "_state",
         "_stream",
         "_timeout_s",
         "app_name",
@@ -85,7 +108,19 @@ class DeploymentHandle(Generic[R]):
         self._stream = stream
         self._timeout_s = timeout_s
         self._methods: dict[str, DeploymentHandle[R]] = {}
-        self._state: DeploymentState | None = None
+        self._destination: Destination | None = None
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """Whom it calls and how, as plain data: ``DeploymentHandle(directory, **address)`` is its equal."""
+        return {
+            "app_name": self.app_name,
+            "deployment_name": self.deployment_name,
+            "method": self._method,
+            "model_id": self._model_id,
+            "stream": self._stream,
+            "timeout_s": self._timeout_s,
+        }
 
     @overload
     def options(
@@ -174,7 +209,7 @@ class DeploymentHandle(Generic[R]):
             response = DeploymentResponseGenerator(directory, request_id)
         else:
             response = DeploymentResponse(directory, request_id)
-        if threading.get_ident() == directory.thread_ident:
+        if get_ident() == directory.thread_ident:
             self._send(response, caller, contextvars.copy_context(), args, kwargs)
         else:
             try:
@@ -195,10 +230,10 @@ class DeploymentHandle(Generic[R]):
     ) -> None:
         """In the Trio thread: send the call, or have the response tell why not."""
         try:
-            state = self._state
-            if state is None or state.gone:
-                state = self._state = self._directory.find(self.app_name, self.deployment_name)
-            state.by_handles += 1
+            to = self._destination
+            if to is None or to.gone:
+                to = self._destination = self._directory.find(self.app_name, self.deployment_name)
+            to.by_handles += 1
             parent, deadline = owner_of_calls(caller)
             if self._timeout_s is not None:
                 own = trio.current_time() + self._timeout_s
@@ -206,19 +241,18 @@ class DeploymentHandle(Generic[R]):
                     deadline = own
                     if isinstance(response, DeploymentResponse):
                         response.leave_at(own)
-            request = RequestContext(response.request_id, self.app_name, self._model_id, deadline)
-            if caller is not None:
-                request.route = caller.route
-            envelope = state.prepare(
+            route = "" if caller is None else caller.route
+            request = RequestContext(response.request_id, self.app_name, self._model_id, deadline, route)
+            envelope = to.prepare(
                 self._method, args, kwargs, request, response.reply, deadline, self._stream, parent, context
             )
             replies = awaited(args, kwargs)
             if replies:
                 response.sent_as(envelope)
-                AwaitedArguments(envelope, replies, state.place)
+                AwaitedArguments(envelope, replies, to.place)
                 return
             try:
-                state.place(envelope)
+                to.place(envelope)
             except ServeError:
                 envelope.discard()
                 raise
@@ -252,17 +286,13 @@ def owner_of_calls(caller: RequestContext | None) -> tuple[Envelope | None, floa
 
 def awaited(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int | str, UnaryReply] | None:
     """The answers that a call needs before it can start, by the place of their argument."""
-    found: dict[int | str, UnaryReply] | None = None
-    for place, value in enumerate(args):
+    for value in (*args, *kwargs.values()) if kwargs else args:
         if isinstance(value, CallUnderWay):
-            found = {} if found is None else found
-            found[place] = _reply_of(value, place)
-    if kwargs:
-        for name, value in kwargs.items():
-            if isinstance(value, CallUnderWay):
-                found = {} if found is None else found
-                found[name] = _reply_of(value, name)
-    return found
+            break
+    else:
+        return None
+    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    return {place: _reply_of(value, place) for place, value in places if isinstance(value, CallUnderWay)}
 
 
 def _reply_of(value: CallUnderWay, place: int | str) -> UnaryReply:

@@ -103,6 +103,8 @@ class Replica:
         self.actor = Actor(tag, self._serve, surroundings.options.max_ongoing_requests, surroundings.mailbox)
         self.stop_by = inf
         self._now = trio.lowlevel.current_clock().current_time  # the same time with fewer calls
+        self.made_at = self._now()
+        """When, in Trio time."""
         self._gone = trio.Event()
 
     @property

@@ -9,9 +9,9 @@ Cancelling the only task that awaits it cancels the call: who has stopped waitin
 Source: Ray Serve's DeploymentResponse and DeploymentResponseGenerator.
 """
 
-import threading
 from collections.abc import Generator
 from math import inf
+from threading import get_ident
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import outcome
@@ -38,8 +38,10 @@ class Home(Protocol):
 class InstanceEnded(ServeError):
     """The Trio run in which the deployment lived is over."""
 
-    def __init__(self) -> None:
-        super().__init__("the instance that served this deployment has ended; start it again with run(...)")
+    def __init__(
+        self, text: str = "the instance that served this deployment has ended; start it again with run(...)"
+    ) -> None:
+        super().__init__(text)
 
 
 class CallUnderWay:
@@ -75,7 +77,7 @@ class CallUnderWay:
         if self._finished or self._cancelled is not None:
             return
         self._cancelled = why
-        if threading.get_ident() == self._home.thread_ident:
+        if get_ident() == self._home.thread_ident:
             self._take_back()
             return
         try:
@@ -95,11 +97,11 @@ class CallUnderWay:
 
     def _in_thread(self, what: str, instead: str) -> None:
         """Refuse to block the very thread that would have to give the answer."""
-        if threading.get_ident() == self._home.thread_ident:
+        if get_ident() == self._home.thread_ident:
             raise RuntimeError(f"{what} would block the event loop that is to give the answer; {instead}")
 
     def _in_trio(self, what: str, instead: str) -> None:
-        if threading.get_ident() != self._home.thread_ident:
+        if get_ident() != self._home.thread_ident:
             raise RuntimeError(f"{what} works in the event loop of the instance only; {instead}")
 
 
@@ -109,7 +111,7 @@ class DeploymentResponse(CallUnderWay, Generic[T]):
     __slots__ = ("_deadline", "reply")
 
     def __init__(self, home: Home, request_id: str) -> None:
-        super().__init__(home, request_id)
+        CallUnderWay.__init__(self, home, request_id)
         self.reply = UnaryReply()
         self._deadline = inf
 
@@ -132,7 +134,8 @@ class DeploymentResponse(CallUnderWay, Generic[T]):
             MethodNotFound, WrongMethodKind: it cannot be called like this.
             CallCancelled, DeadlinePassed: it ended early.
         """
-        self._in_trio("awaiting a DeploymentResponse", "use response.result() here")
+        if get_ident() != self._home.thread_ident:
+            self._in_trio("awaiting a DeploymentResponse", "use response.result() here")
         if self._deadline == inf:
             return self.reply.wait(self._unwanted).__await__()
         return self._wait_until_deadline().__await__()

@@ -10,13 +10,13 @@ The clock is the real one, because a socket does not wait for any other.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import trio
-
-from trio_serve.instance.instance import Handle, Instance
+from trio_serve.instance.crossing import in_thread_of
+from trio_serve.instance.in_thread import InThread
+from trio_serve.instance.instance import Handle, Instance, open_instance
 from trio_serve.instance.options import gRPCOptions, options_from
-from trio_serve.instance.script import InstanceInThread
 from trio_serve.instance.targets import RunTarget
 from trio_serve.serving.application import Application
 from trio_serve.serving.status import ServeStatus
@@ -60,11 +60,10 @@ class ThreadService:
 
     def update(self, app: Application) -> None:
         """Put ``app`` in the place of the application, and wait; raises what a constructor raised."""
-        target = RunTarget(app, self.name)
-        trio.from_thread.run(self.instance.run_many, [target], trio_token=self.instance.trio_token)
+        self._ask(self.instance.run_many, [RunTarget(app, self.name)])
 
     def _ask(self, act: Any, *args: Any) -> Any:
-        return trio.from_thread.run_sync(act, *args, trio_token=self.instance.trio_token)
+        return in_thread_of(self.instance.trio_token, act, *args)
 
 
 @contextmanager
@@ -92,10 +91,10 @@ def serving_in_thread(
     if http_options is not None:
         options["http_options"] = {"port": 0, **http_options}
     application = replace_deployments(app, overrides) if overrides else app
-    thread = InstanceInThread()
-    thread.open(options)
+    thread = InThread(partial(open_instance, **options))
+    thread.open()
     try:
-        service = ThreadService(thread.instance, name)
+        service = ThreadService(thread.value, name)
         service.update(application)
         yield service
     finally:
