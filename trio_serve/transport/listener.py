@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from trio_serve.transport.byte_stream import ByteStream, SocketByteStream, TlsByteStream, no_delay, peer_name
+from trio_serve.transport.certificates import keep_current
 
 logger = logging.getLogger("trio_serve.transport")
 
@@ -188,32 +189,35 @@ class Accepting:
 
 def server_tls(certificate: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
     """TLS for a server: files with its certificate chain and key, and, for mTLS, those whose clients are
-    let in.
+    let in.  Files that are renewed are used from the next handshake on.
 
     Raises:
         OSError, ssl.SSLError: a file that cannot be read, or a key that does not fit.
     """
-    return speak_http2(server_certificate(certificate, key, client_ca))
+    return server_certificate(certificate, key, client_ca, alpn=ALPN)
 
 
 def server_certificate(
-    certificate: str, key: str, client_ca: str | None = None, password: str | None = None
+    certificate: str,
+    key: str,
+    client_ca: str | None = None,
+    password: str | None = None,
+    alpn: str = "http/1.1",
 ) -> ssl.SSLContext:
-    """As `server_tls`, for any protocol; ``password`` opens the key."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9113 section 9.2
-    # With no password OpenSSL would ask the terminal for one.
-    context.load_cert_chain(certificate, key, password or "")
-    if client_ca is not None:
-        context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    """As `server_tls`, for another protocol; ``password`` opens the key."""
 
+    def read() -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 9113 section 9.2
+        # With no password OpenSSL would ask the terminal for one.
+        context.load_cert_chain(certificate, key, password or "")
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        context.set_alpn_protocols([alpn])
+        return context
 
-def speak_http2(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Offer HTTP/2 in the handshake, and return ``context``."""
-    context.set_alpn_protocols([ALPN])
-    return context
+    return keep_current(read(), [file for file in (certificate, key, client_ca) if file is not None], read)
 
 
 async def _resolve(host: str | None, port: int) -> list[tuple[int, tuple[object, ...]]]:
