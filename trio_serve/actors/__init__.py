@@ -1,6 +1,6 @@
 """Actors on Trio: envelope, mailbox, actor, supervisor.  Erlang's room; knows Trio and nothing else."""
 
-from trio_serve.actors.actor import Actor
+from trio_serve.actors.actor import WOKEN, Actor
 from trio_serve.actors.asking import Deliver, NotInTime, ask
 from trio_serve.actors.envelope import Envelope, Reply
 from trio_serve.actors.errors import (
@@ -13,6 +13,7 @@ from trio_serve.actors.errors import (
     as_exception,
 )
 from trio_serve.actors.mailbox import Mailbox
+from trio_serve.actors.pace import Pace
 from trio_serve.actors.restarting import Backoff, RestartIntensity
 from trio_serve.actors.serial_thread import SerialThread
 from trio_serve.actors.supervisor import Death, Supervised, Supervisor
@@ -21,6 +22,7 @@ from trio_serve.actors.turns import LONG_S
 
 __all__ = [
     "LONG_S",
+    "WOKEN",
     "Actor",
     "ActorStopped",
     "Backoff",
@@ -34,6 +36,7 @@ __all__ = [
     "MailboxClosed",
     "MailboxFull",
     "NotInTime",
+    "Pace",
     "Reply",
     "RestartIntensity",
     "SerialThread",

@@ -27,7 +27,7 @@ _COMPACT_FROM = 64  # below this many entries a deadline heap is not worth tidyi
 class Mailbox:
     """At most ``capacity`` envelopes (None: no limit), first in, first out.
 
-    ``waiting`` holds them in order, for those who look; ``pace`` tells how fast they go.
+    ``waiting`` holds them in order, for those who look; ``pace`` tells how fast they go, and more.
     """
 
     def __init__(self, capacity: int | None, name: str = "mailbox") -> None:
@@ -63,6 +63,8 @@ class Mailbox:
             raise MailboxClosed(f"{self.name} is closed: {self._closed}") from self._closed
         if self.full:
             raise MailboxFull(self.name, len(self.waiting), self.capacity or 0)
+        if not self.waiting:
+            self.pace.filled(trio.current_time())
         self.waiting[envelope] = None
         envelope.queue = self
         if envelope.deadline != inf:
@@ -79,19 +81,15 @@ class Mailbox:
         if self.waiting:
             self.pace.taken(trio.current_time())
         else:
-            self.pace.rest()
+            self.pace.emptied(trio.current_time())
         return envelope
-
-    def expected_wait_s(self, now: float) -> float:
-        """How long an envelope put now (Trio time) will wait, by what has lately been taken; 0: not known."""
-        return self.pace.expected_wait_s(len(self.waiting), now) if self.waiting else 0.0
 
     def remove(self, envelope: Envelope) -> None:
         """Forget a waiting envelope; its place is free at once."""
         del self.waiting[envelope]
         envelope.queue = None
         if not self.waiting:
-            self.pace.rest()
+            self.pace.emptied(trio.current_time())
 
     def close(self, reason: BaseException) -> None:
         """Refuse what comes from now on, because of ``reason``; what waits stays."""

@@ -15,7 +15,6 @@ after a wait is not seen.  Source: Trio's scheduler, which runs what becomes rea
 
 from collections import deque
 
-import trio
 from trio.lowlevel import (
     Abort,
     RaiseCancelT,

@@ -150,6 +150,7 @@ def deployment(
     health_check_period_s: float = UNSET,
     health_check_timeout_s: float = UNSET,
     max_constructor_retry_count: int = UNSET,
+    load_shedding: bool = UNSET,
     sync_methods: Literal["thread", "inline"] = UNSET,
     logging_config: Any = UNSET,
     request_router_config: Any = UNSET,

@@ -3,8 +3,8 @@
     call ── a replica with room? ── yes ──> the replica
                     │ no
                     └──> the queue, bounded by max_queued_requests ──> the first replica that has room
-                           │ full, or too long for the       │ none left: DeploymentUnavailable
-                           │ deadline: BackPressureError
+                           │ full, or too long (see          │ none left: DeploymentUnavailable
+                           │ admission): BackPressureError
 
 Everything here is synchronous.  How replicas come and go is ``fleet``'s affair.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import trio
 
 from trio_serve.actors import Envelope, Mailbox, Reply
+from trio_serve.serving.admission import why_not
 from trio_serve.serving.application import DeploymentSpec
 from trio_serve.serving.autoscaling import Autoscaler
 from trio_serve.serving.balancing import choose
@@ -30,13 +31,6 @@ from trio_serve.serving.replica import Replica
 from trio_serve.serving.request_context import RequestContext
 
 _REMEMBERED_MODELS = 1024
-
-WAIT_SHARE_MAX = 0.5
-"""A call is queued while the wait to expect is at most this share of the time that it has left.
-
-The other half is for the work itself, and for the error of the estimate.  Without this, a queue of 10,000
-fills until each call waits nearly as long as its deadline allows, and the work on it comes too late.
-"""
 
 
 class DeploymentState:
@@ -165,18 +159,17 @@ class DeploymentState:
             self.autoscaler.wake()
 
     def _admit(self, deadline: float, now: float) -> None:
-        """Refuse a call that the queue has no room for, or whose turn would come too late."""
+        """Refuse a call that the queue has no room for, or that should not wait there."""
         mailbox = self.mailbox
         why = ""
         if not mailbox.full:
-            if deadline == inf:
+            waiting = len(mailbox)
+            if not waiting or deadline == inf or not self.options.load_shedding:
                 return
-            wait_s, left_s = mailbox.expected_wait_s(now), deadline - now
-            if wait_s <= WAIT_SHARE_MAX * left_s:
+            slots = len(self.receiving) * self.options.max_ongoing_requests
+            why = why_not(mailbox.pace, waiting, slots, deadline - now, now)
+            if not why:
                 return
-            why = (
-                f"Its wait would be about {wait_s:.2g} s, too long with {left_s:.2g} s left to its deadline."
-            )
         self.refused += 1
         raise BackPressureError(len(mailbox), self.options.max_queued_requests, why)
 
@@ -199,6 +192,8 @@ class DeploymentState:
         """``replica`` is ready: from now on it gets calls, those that wait first."""
         if not self.closing:
             self.unavailable_because = None
+        if not self.receiving:
+            self.mailbox.pace.restart(trio.current_time(), len(self.mailbox))
         self.receiving.append(replica)
         replica.actor.receive()
 

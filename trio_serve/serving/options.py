@@ -2,8 +2,8 @@
 
     raw keywords ──read_options──> DeploymentOptions        every problem in one OptionsError
 
-Source: Ray Serve's documentation of ``@serve.deployment``.  ``sync_methods`` is ours, and so is the bound of
-``max_queued_requests``.  Knows nothing of what is deployed.
+Source: Ray Serve's documentation of ``@serve.deployment``.  ``sync_methods`` and ``load_shedding`` are ours,
+and so is the bound of ``max_queued_requests``.  Knows nothing of what is deployed.
 """
 
 import difflib
@@ -108,6 +108,7 @@ class DeploymentOptions:
     health_check_period_s: float = 10.0
     health_check_timeout_s: float = 30.0
     max_constructor_retry_count: int = 20
+    load_shedding: bool = True
     sync_methods: str = "thread"
     logging_config: Any = None
     is_backend: bool = False
@@ -134,6 +135,7 @@ _CHECKS: dict[str, Check] = {
     "health_check_period_s": _seconds(zero=False),
     "health_check_timeout_s": _seconds(zero=False),
     "max_constructor_retry_count": _whole(1),
+    "load_shedding": _a(bool, "True or False", none=False),
     "sync_methods": _sync_methods,
     "ray_actor_options": _a(Mapping, "a mapping"),
     "placement_group_bundles": _a(list, "a list"),
