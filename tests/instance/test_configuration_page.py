@@ -10,6 +10,7 @@ import yaml
 
 from trio_serve.cli import main
 from trio_serve.instance import config_file, options, traffic_settings
+from trio_serve.serving.options import OPTION_NAMES
 
 from ..document import ROOT
 
@@ -74,3 +75,11 @@ def test_every_option_of_every_command_stands_there(name: str, command: click.Co
 
     assert {option for param in shown for option in param.opts if f"`{option}" not in PAGE} == set()
     assert name in PAGE
+
+
+def test_every_option_of_a_deployment_stands_in_the_page_about_serving() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text()
+    ours_alone = {"is_backend"}  # set by the API of backends, and by nobody else
+    for_clusters = {name for name in OPTION_NAMES if name.startswith("placement_group_")}
+
+    assert {name for name in OPTION_NAMES if f"`{name}`" not in page} == ours_alone | for_clusters
