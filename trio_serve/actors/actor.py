@@ -100,7 +100,7 @@ class Actor:
         worker = self._idle.pop()
         worker.envelope = envelope
         worker.task.context = envelope.context
-        reschedule(worker.task, _WOKEN)
+        reschedule(worker.task, WOKEN)
 
     def _may_hire(self) -> bool:
         """Room for one more, and a nursery that is not being cancelled."""
@@ -199,7 +199,7 @@ class Actor:
 
 
 class _Woken:
-    """What an idle worker is rescheduled with; the envelope is in its hands already.
+    """What a task is rescheduled with that has, or knows where to find, what it waited for.
 
     It stands where Trio takes an ``outcome.Value``: one made for each call, and unwrapped, would cost as much
     as all of the delivery.
@@ -211,7 +211,7 @@ class _Woken:
         pass
 
 
-_WOKEN: Any = _Woken()
+WOKEN: Any = _Woken()
 
 
 class _Worker:
