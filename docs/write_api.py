@@ -9,6 +9,7 @@ import ast
 import enum
 import importlib
 import inspect
+import itertools
 import pathlib
 import re
 import textwrap
@@ -159,10 +160,26 @@ def _default(cls: Any, name: str) -> str:
     default = attrs.fields_dict(cls)[name].default
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         made = default.factory()  # type: ignore[union-attr]
+        if isinstance(made, int | float | str):
+            return ""  # drawn, or looked up
         return repr(made) if isinstance(made, list | dict | tuple) else f"{type(made).__name__}()"
     if default is attrs.NOTHING:
         return ""
     return f"{type(default).__name__}()" if attrs.has(type(default)) else repr(default)
+
+
+def written_below(module: str, name: str) -> str:
+    """What stands below the assignment that makes a value, in the module that is its home."""
+    home = importlib.import_module(importlib.import_module(module)._HOMES[name])
+    body = ast.parse(inspect.getsource(home)).body
+    for statement, following in itertools.pairwise(body):
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        text = following.value if isinstance(following, ast.Expr) else None
+        if name in map(ast.unparse, targets) and isinstance(text, ast.Constant):
+            return inspect.cleandoc(str(text.value))
+    return ""
 
 
 # -- Markdown --------------------------------------------------------------------------------------------
@@ -183,19 +200,23 @@ def _items(lines: str) -> str:
     return "".join("- " + re.sub(r"^([*\w, ]+?):", r"`\1`:", item) + "\n" for item in items)
 
 
-def lines_of(name: str, thing: Any) -> Iterator[str]:
+def lines_of(module: str, name: str, thing: Any) -> Iterator[str]:
     """One name: heading, signature or fields, docstring, members."""
     yield f"### {name}\n"
-    if not inspect.isclass(thing):
-        if callable(thing):
-            yield f"```\n{signature_of(name, thing)}\n```\n"
-            yield markdown_of(docstring_of(thing)) + "\n"
-        else:
-            yield f"A `{type(thing).__name__}`.\n"
-        return
+    if inspect.isclass(thing):
+        yield from _class_lines(name, thing)
+    elif callable(thing):
+        yield f"```\n{signature_of(name, thing)}\n```\n"
+        yield markdown_of(docstring_of(thing)) + "\n"
+    else:
+        yield markdown_of(written_below(module, name)) + "\n"
+
+
+def _class_lines(name: str, thing: Any) -> Iterator[str]:
     fields = list(fields_of(thing)) if attrs.has(thing) or hasattr(thing, "__dataclass_fields__") else []
-    if not fields and "__init__" in vars(thing) and not issubclass(thing, Exception):
-        yield f"```\n{signature_of(name, thing.__init__).removesuffix(' -> None')}\n```\n"
+    made_by = "__call__" if getattr(thing, "_is_protocol", False) else "__init__"
+    if not fields and made_by in vars(thing) and not issubclass(thing, Exception):
+        yield f"```\n{signature_of(name, vars(thing)[made_by]).removesuffix(' -> None')}\n```\n"
     yield markdown_of(docstring_of(thing)) + "\n"
     if issubclass(thing, enum.Enum):
         yield ", ".join(f"`{member.name}`" for member in thing) + "\n"
@@ -235,7 +256,7 @@ def page() -> str:
         lines += [f"## {module}\n", text]
         lines.append("")
         for name in names_of(module):
-            lines += lines_of(name, getattr(importlib.import_module(module), name))
+            lines += lines_of(module, name, getattr(importlib.import_module(module), name))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 

@@ -30,6 +30,12 @@ def test_the_page_is_current() -> None:
     assert write_api.PAGE.read_text() == write_api.page(), "docs/api.md is old; `make docs` writes it anew"
 
 
+def test_every_public_value_says_what_it_is() -> None:
+    values = [(module, name) for module, name, thing in write_api.public_objects() if not callable(thing)]
+
+    assert [name for module, name in values if not write_api.written_below(module, name)] == []
+
+
 @pytest.mark.parametrize("name, thing", [pytest.param(*each, id=each[0]) for each in described()])
 def test_every_public_name_says_what_it_is(name: str, thing: Any) -> None:
     assert write_api.docstring_of(getattr(thing, "__func__", thing))

@@ -60,6 +60,7 @@ class EndOfReplies:
 
 
 EOF = EndOfReplies()
+"""What `StreamReply.read` returns after the last reply; false, and equal to ``grpc.aio.EOF``."""
 
 
 class ClientCall:

@@ -66,6 +66,7 @@ SERVER_OPTIONS = ConnectionOptions(
         connection_window_bytes=STREAMS_MAX * STREAM_WINDOW_BYTES_MAX + KEPT_BYTES_MAX + LOANS_BYTES_MAX,
     ),
 )
+"""What a server holds its connections to; others are made of it: ``attrs.evolve(SERVER_OPTIONS, ...)``."""
 
 
 class Server:

@@ -35,7 +35,11 @@ def _seconds_or_0(value: Any) -> float:
 
 @attrs.frozen
 class BackendConfig:
-    """Raises `Mistakes`, a ValueError, with everything that is wrong."""
+    """How a backend is served; the words are those of Ray Serve 1.3, and times are in seconds.
+
+    Raises:
+        Mistakes: with everything that is wrong; a ValueError.
+    """
 
     num_replicas: int = setting(whole_number(1), 1)
     max_batch_size: int | None = setting(optional(whole_number(1)), None)

@@ -227,7 +227,11 @@ def run(
 
 
 def run_many(targets: Sequence[RunTarget], blocking: bool = False) -> Any:
-    """Run several applications as `run` does, together; a list of their handles."""
+    """Run several applications as `run` does, together; a list of their handles in the same order.
+
+    Raises:
+        ExceptionGroup: when more than one failed, with the error of each; otherwise as `run`.
+    """
     handles = reach_to_run_on().ask("run_many", targets)
     if blocking and not trio.lowlevel.in_trio_run():
         _stay()
