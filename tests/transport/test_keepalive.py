@@ -37,6 +37,23 @@ async def test_a_peer_that_answers_is_asked_again_and_again() -> None:
         assert 8 <= peer.pings <= 10
 
 
+@pytest.mark.parametrize("_chance", range(10))  # which of two tasks comes first is a matter of it
+async def test_a_process_that_was_suspended_reads_the_answer_before_it_gives_the_peer_up(
+    _chance: int,
+) -> None:
+    """The answer came in time; nobody looked for a minute, and then alarm and reader wake together."""
+    async with connected(options=asking(time_s=30.0, timeout_s=5.0, without_calls=True)) as (_, owner, peer):
+        clock: Any = trio.lowlevel.current_clock()
+        peer.wire.receive_data(await peer.byte_stream.receive_some(1000))
+        assert peer.pings == 1
+        peer.byte_stream.send_nowait(peer.wire.data_to_send())
+        clock.jump(60)
+        await trio.sleep(3)
+
+        assert not owner.reasons
+        await owner.closed.wait()  # and a peer that is silent from now on is given up as ever
+
+
 async def test_any_frame_is_a_sign_of_life() -> None:
     """The peer speaks every 20 seconds of its own accord: it is never asked."""
     async with connected(options=asking(time_s=30.0, timeout_s=5.0, without_calls=True)) as (_, owner, peer):

@@ -17,6 +17,8 @@ import trio
 from trio_serve.transport.alarms import Alarm, Alarms
 
 KEEPALIVE_PING = b"alive? \x00"
+LATE_S = 1.0
+"""Who looks so late was held up himself, suspended perhaps: the peer's answer may be here, unread."""
 
 
 @attrs.frozen
@@ -51,7 +53,7 @@ class Watched(Protocol):
 class Keepalive:
     """Asks the peer for a sign of life when nothing came from it for a while."""
 
-    __slots__ = ("_alarm", "_alarms", "_asked_at", "_connection", "_dead", "_options")
+    __slots__ = ("_alarm", "_alarms", "_asked_at", "_connection", "_dead", "_due", "_options")
 
     def __init__(
         self, connection: Watched, options: KeepaliveOptions, alarms: Alarms, dead: Callable[[], None]
@@ -61,11 +63,12 @@ class Keepalive:
         self._alarms = alarms
         self._dead = dead
         self._asked_at = math.inf
+        self._due = math.inf
         self._alarm: Alarm | None = None
 
     def start(self) -> None:
         if self._options.time_s != math.inf:
-            self._alarm = self._alarms.at(trio.current_time() + self._options.time_s, self._look)
+            self._look_at(trio.current_time() + self._options.time_s)
 
     def stop(self) -> None:
         if self._alarm is not None:
@@ -76,7 +79,10 @@ class Keepalive:
         if self._connection.last_read >= self._asked_at:
             self._asked_at = math.inf  # any frame is a sign of life, not only the answer to our PING
         if self._asked_at != math.inf:
-            self._dead()
+            if now - self._due > LATE_S:
+                self._look_at(now + LATE_S)
+            else:
+                self._dead()
             return
         due = self._connection.last_read + self._options.time_s
         if not self._options.without_calls and self._connection.calls == 0:
@@ -85,7 +91,11 @@ class Keepalive:
             self._asked_at = now
             self._connection.send_ping(KEEPALIVE_PING)
             due = now + self._options.timeout_s
-        self._alarm = self._alarms.at(due, self._look)
+        self._look_at(due)
+
+    def _look_at(self, time: float) -> None:
+        self._due = time
+        self._alarm = self._alarms.at(time, self._look)
 
 
 class PingEnforcement:
