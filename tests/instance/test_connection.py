@@ -13,9 +13,8 @@ from tests.instance.detached_instance import PATIENCE_S, a_machine, wait_until
 from trio_serve.actors import CallCancelled, DeadlinePassed
 from trio_serve.instance import parcels
 from trio_serve.instance.client import Client
-from trio_serve.instance.parcels import CannotCross
 from trio_serve.instance.settings import Mistakes
-from trio_serve.serving.errors import DeploymentUnavailable, MethodNotFound
+from trio_serve.serving.errors import CannotCross, DeploymentUnavailable, MethodNotFound
 
 pytestmark = pytest.mark.real_clock
 

@@ -272,6 +272,31 @@ def test_a_script_that_is_killed_while_it_deploys_leaves_all_as_it_was(machine: 
     assert machine.start().get("/one") == (200, "hi from version 2")
 
 
+def test_the_calls_of_a_script_that_is_killed_end_with_it(machine: Machine) -> None:
+    machine.start()
+    script = machine.script(
+        f"""
+        import pathlib
+        serve.connect()
+        @serve.deployment
+        class Sleeper:
+            async def __call__(self):
+                import trio
+                pathlib.Path("{machine.folder}/began").touch()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    pathlib.Path("{machine.folder}/ended").touch()
+        serve.run(Sleeper.bind()).remote().result()
+        """
+    )
+    wait_until((machine.folder / "began").exists)
+
+    script.send_signal(signal.SIGKILL)
+
+    wait_until((machine.folder / "ended").exists)
+
+
 def test_a_script_sees_that_the_instance_was_killed_and_finds_the_next_one(machine: Machine) -> None:
     machine.start()
     script = machine.script(

@@ -8,10 +8,10 @@ import outcome
 import pytest
 
 import trio_serve as serve
-from trio_serve.instance.parcels import CannotCross, pack, pack_outcome, unpack, unpack_outcome
+from trio_serve.instance.parcels import pack, pack_outcome, unpack, unpack_outcome
 from trio_serve.instance.settings import Mistake, Mistakes
 from trio_serve.serving.controller import NoSuchApplication
-from trio_serve.serving.errors import BackPressureError, MethodNotFound
+from trio_serve.serving.errors import BackPressureError, CannotCross, MethodNotFound
 from trio_serve.serving.handle import DeploymentHandle
 
 

@@ -29,12 +29,12 @@ from trio_serve.instance.admin_client import LOOK_EACH_S, AdminClient, NoInstanc
 from trio_serve.instance.crossing import in_thread_of
 from trio_serve.instance.far_deployment import ASK, Address, FarDeployment, deployment_address
 from trio_serve.instance.in_thread import InThread
-from trio_serve.instance.parcels import PARCEL_BYTES_MAX, CannotCross, fitting, pack, unpack_outcome
+from trio_serve.instance.parcels import PARCEL_BYTES_MAX, fitting, pack, unpack_outcome
 from trio_serve.instance.state_directory import StateDirectory
 from trio_serve.serving.calls import Call
 from trio_serve.serving.endpoint import Endpoint
 from trio_serve.serving.endpoint_handle import EndpointHandle
-from trio_serve.serving.errors import ServeError
+from trio_serve.serving.errors import CannotCross, ServeError
 from trio_serve.serving.handle import DeploymentHandle
 from trio_serve.serving.responses import DeploymentResponse, InstanceEnded
 

@@ -26,7 +26,7 @@ import outcome
 from trio_serve.observe.traces import their_part
 from trio_serve.serving.deployment import Deployment
 from trio_serve.serving.endpoint_handle import EndpointHandle
-from trio_serve.serving.errors import ServeError, one_line
+from trio_serve.serving.errors import CannotCross, one_line
 from trio_serve.serving.handle import DeploymentHandle
 
 PARCEL_BYTES_MAX = 256 * 1024 * 1024
@@ -34,10 +34,6 @@ PARCEL_BYTES_MAX = 256 * 1024 * 1024
 
 MakeHandle = Callable[[type, dict[str, Any]], Any]
 """Makes a `DeploymentHandle` or an `EndpointHandle` that calls what the address says."""
-
-
-class CannotCross(ServeError, TypeError):
-    """A value, or an error, that does not get from a script to its instance, or back; says why."""
 
 
 def pack(value: Any) -> bytes:

@@ -147,8 +147,7 @@ class Scripted:
         targets: list[RunTarget] = [await self.open(asked, parcel) for parcel in parcels]
         names = [target.name for target in targets]
         self._check_are_not_configured(names)
-        running = self._instance.controller.applications
-        new = [name for name in names if name not in running]
+        new = [name for name in names if name not in self._instance.controller.applications]
         try:
             return await self._instance.run_many(targets)
         except Exception:
@@ -156,18 +155,22 @@ class Scripted:
         except BaseException:  # cancelled, in whatever group that comes
             with trio.CancelScope(shield=True):  # within the timeouts of deployments that serve nobody yet
                 for name in new:
-                    if name in running:
+                    if name in self._instance.controller.applications and not self._runs(name):
                         await self._instance.delete(name)
             raise
         finally:
-            done = [name in running and running[name].phase is ApplicationStatus.RUNNING for name in names]
             await self._keep(
                 {
-                    ("application", target.name): Asked(RUN, asked.folders, pack([parcel]))
-                    for target, parcel, is_done in zip(targets, parcels, done, strict=True)
-                    if is_done
+                    ("application", name): Asked(RUN, asked.folders, pack([parcel]))
+                    for name, parcel in zip(names, parcels, strict=True)
+                    if self._runs(name) and name not in self._configured()
                 }
             )
+
+    def _runs(self, name: str) -> bool:
+        """Whether what was deployed last under this name came to run."""
+        application = self._instance.controller.applications.get(name)
+        return application is not None and application.phase is ApplicationStatus.RUNNING
 
     def _check_are_not_configured(self, names: Iterable[str]) -> None:
         """Refuse to run what a configuration has.

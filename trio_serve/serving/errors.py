@@ -75,6 +75,10 @@ class WrongMethodKind(ServeError, TypeError):
         super().__init__(text)
 
 
+class CannotCross(ServeError, TypeError):
+    """A value or an error that does not get to another process, or back; says why."""
+
+
 class ReplicaUnhealthy(ServeError):
     """``check_health()`` raised, or did not return in time; the replica is replaced."""
 
