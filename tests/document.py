@@ -1,6 +1,6 @@
 """A document's code, used as its reader would use it, from top to bottom and in one folder.
 
-    ```python     pasted into one session; `await` may stand at its top, as in `python -m trio`
+    ```python     pasted into one session; `await` may stand at its top, as in IPython
     ```console    each `$ command` is typed, and prints what stands below it; "..." stands for anything.
                   One that ends in `&` serves on until the document ends, and then ends with exit code 0
     a first line `# shop.py`, `# config.yaml` or `// shop.proto` makes any block a file of that name
