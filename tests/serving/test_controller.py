@@ -121,6 +121,24 @@ async def test_a_constructor_that_succeeds_at_last_is_no_error() -> None:
         assert controller.status().applications["default"].status is ApplicationStatus.RUNNING
 
 
+async def test_a_constructor_is_tried_again_after_pauses_that_grow() -> None:
+    tried: list[float] = []
+
+    @deployment
+    class Flaky:
+        async def __init__(self) -> None:
+            tried.append(trio.current_time())
+            raise OSError("not yet")
+
+    async with open_controller() as controller:
+        with pytest.raises(OSError, match="not yet"):
+            await controller.deploy(Flaky.options(num_replicas=2).bind())
+    assert len(tried) == 6
+    pauses = sorted({round(time - tried[0], 9) for time in tried})
+    assert pauses[0] == 0
+    assert pauses[-1] > 0.4
+
+
 async def test_max_constructor_retry_count_bounds_the_attempts() -> None:
     async with open_controller() as controller:
         with pytest.raises(KeyError):

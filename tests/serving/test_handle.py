@@ -249,66 +249,6 @@ async def test_bad_options_are_refused_at_once() -> None:
             handle.options(timeout_s=0)
 
 
-# -- arguments -----------------------------------------------------------------------------------------
-
-
-async def test_a_response_as_an_argument_is_waited_for_on_the_way() -> None:
-    async with serving(Worker.bind()) as (_, handle):
-        begun = trio.current_time()
-        a = handle.sleep.remote(2, "a")
-        b = handle.sleep.remote(3, "b")
-        pair = handle.pair.remote(a, "plain", c=b)
-        again = handle.pair.remote(a, a)
-        assert trio.current_time() == begun
-        assert await pair == ("a", "plain", "b")
-        assert await again == ("a", "a", None)
-        assert trio.current_time() == begun + 3
-
-
-async def test_a_call_that_waits_for_its_arguments_takes_no_slot() -> None:
-    """Two slots, both needed by what the waiting calls wait for."""
-    async with serving(Worker.bind()) as (_, handle):
-        chain = handle.sleep.remote(1, 0)
-        for _ in range(20):
-            chain = handle.pair.remote(chain, 1)
-        with trio.fail_after(10):
-            await handle.remote("others are served meanwhile")
-            assert (await chain)[1] == 1
-
-
-async def test_an_arguments_error_is_the_calls_error_and_the_method_does_not_run() -> None:
-    async with serving(Worker.bind()) as (_, handle):
-        with pytest.raises(ValueError, match="broken"):
-            await handle.sleep.remote(0, result=handle.fail.remote("broken"))
-        assert await handle.get_log.remote() == []
-
-
-async def test_a_call_cancelled_while_it_waits_for_an_argument_never_runs() -> None:
-    async with serving(Worker.bind()) as (_, handle):
-        argument = handle.sleep.remote(5, "argument")
-        call = handle.sleep.remote(0, argument)
-        call.cancel()
-        with pytest.raises(CallCancelled):
-            await call
-        assert await argument == "argument"
-        assert [entry for entry in await handle.get_log.remote() if entry[1] != "argument"] == []
-
-
-async def test_a_response_within_a_list_is_passed_as_it_is() -> None:
-    """Only arguments themselves are waited for, as in Ray Serve."""
-    async with serving(Worker.bind()) as (_, handle):
-        inner = handle.remote(3)
-        [same] = await handle.remote([inner])
-        assert same is inner
-
-
-async def test_a_stream_is_no_argument() -> None:
-    async with serving(Worker.bind()) as (_, handle):
-        stream = handle.options(stream=True).get_log.remote()
-        with pytest.raises(TypeError, match="argument 0 is a stream of items"):
-            await handle.remote(stream)
-
-
 # -- bounds --------------------------------------------------------------------------------------------
 
 
