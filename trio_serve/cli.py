@@ -54,6 +54,13 @@ for _command in cli_detached.COMMANDS:
 )
 @_option("--name", help="Name of the application.  [default: default]")
 @_option("--route-prefix", help="Where the application lies over HTTP.  [default: /]")
+@_option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that serve side by side, each with all replicas of its own.",
+)
 @_option("--reload/--no-reload", help="Serve anew when code, configuration or protos change.")
 @_option(
     "--blocking/--non-blocking",
@@ -66,6 +73,7 @@ for _command in cli_detached.COMMANDS:
 @click.option("--grpc-listener-fd", "grpc_listener_fds", type=int, multiple=True, hidden=True)
 @click.option("--http-listener-fd", "http_listener_fds", type=int, multiple=True, hidden=True)
 @click.option("--metrics-listener-fd", "metrics_listener_fds", type=int, multiple=True, hidden=True)
+@click.option("--worker", type=int, hidden=True)
 def run(
     target: str,
     arguments: tuple[str, ...],
@@ -76,6 +84,8 @@ def run(
     grpc_listener_fds: tuple[int, ...],
     http_listener_fds: tuple[int, ...],
     metrics_listener_fds: tuple[int, ...],
+    workers: int,
+    worker: int | None,
     **options: Any,
 ) -> None:
     """Serve an application, or those of a file.
@@ -89,6 +99,8 @@ def run(
     given = CommandLine(target=target, args=_key_values(arguments), **options)
     if reload and not blocking:
         raise click.UsageError("--reload needs a terminal to tell you about; it goes with --blocking")
+    if reload and workers > 1:
+        raise click.UsageError("--reload is for one process; it goes with --workers 1")
     if reload:
         from trio_serve.instance.reload import run_reloading
 
@@ -97,10 +109,14 @@ def run(
         from trio_serve.instance.background import run_in_background
 
         sys.exit(run_in_background(given, sys.argv[1:]))
+    if workers > 1:
+        from trio_serve.instance.workers import run_with_workers
+
+        sys.exit(run_with_workers(given, sys.argv[1:], workers, ready_fd))
     from trio_serve.instance.foreground import Supervised, run_in_foreground
 
     listening = (grpc_listener_fds, http_listener_fds, metrics_listener_fds)
-    sys.exit(run_in_foreground(given, Supervised(ready_fd, lifeline_fd, *listening)))
+    sys.exit(run_in_foreground(given, Supervised(ready_fd, lifeline_fd, *listening, worker)))
 
 
 def _key_values(arguments: tuple[str, ...]) -> dict[str, str]:

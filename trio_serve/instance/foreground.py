@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 
 import attrs
 import trio
@@ -45,8 +46,9 @@ STOPPED, FAILED, MISTAKEN = 0, 1, 2
 class Supervised:
     """What a process that started this one passed on to it, as file descriptors.
 
-    ``ready``: gets one line of JSON when everything is served.  ``lifeline``: its end is a request to stop.
-    ``grpc_listeners`` and the like: sockets that listen already.
+    ``ready``: gets a line for each open port, and a last one, when everything is served.  ``lifeline``: its
+    end is a request to stop.  ``grpc_listeners`` and the like: sockets that listen already.  ``worker``: its
+    number among several, of which only the process that keeps them tells the ports on stdout.
     """
 
     ready_fd: int | None = None
@@ -54,6 +56,7 @@ class Supervised:
     grpc_listener_fds: tuple[int, ...] = ()
     http_listener_fds: tuple[int, ...] = ()
     metrics_listener_fds: tuple[int, ...] = ()
+    worker: int | None = None
 
 
 class _NotServed(Exception):
@@ -164,15 +167,14 @@ class _Foreground:
         return "\n\n".join(["\n".join(failed) or "not started:", *(_trace(each) for each in errors)])
 
     def _announce(self, instance: Instance, took_s: float) -> None:
-        lines = [f"{proxy} {address}\n" for proxy, address in instance.addresses.items()]
-        if self._supervised.ready_fd is not None:
-            with os.fdopen(self._supervised.ready_fd, "w") as ready:
-                ready.writelines([*lines, "ready\n"])
-        sys.stdout.writelines(lines)
-        sys.stdout.flush()
+        announce(
+            list(instance.addresses.items()),
+            self._supervised.ready_fd,
+            on_stdout=self._supervised.worker is None,
+        )
         places = " and ".join(f"{proxy} {address}" for proxy, address in instance.addresses.items())
         logger.info("serving %s on %s, started in %.2f s", self._names, places or "no port", took_s)
-        if not lines:
+        if not instance.addresses:
             logger.warning("no proxy is open; --grpc-servicer-functions or --proto name services to serve")
 
     @property
@@ -187,16 +189,21 @@ class _Foreground:
         obeyed = (
             {signal.SIGTERM} if self._supervised.lifeline_fd is not None else {signal.SIGTERM, signal.SIGINT}
         )
-        with trio.open_signal_receiver(*obeyed) as arriving:
-            task_status.started()
-            async for number in arriving:
-                name = signal.Signals(number).name
-                if self._asked.cancel_called:
-                    logger.warning("%s again: cutting off %s", name, self._in_flight())
-                    self._cut.cancel()
-                    return
-                logger.info("%s: draining, %s; a second signal cuts them off", name, self._in_flight())
-                self._asked.cancel()
+        try:
+            with trio.open_signal_receiver(*obeyed) as arriving:
+                task_status.started()
+                async for number in arriving:
+                    name = signal.Signals(number).name
+                    if self._asked.cancel_called:
+                        logger.warning("%s again: cutting off %s", name, self._in_flight())
+                        self._cut.cancel()
+                        return
+                    logger.info("%s: draining, %s; a second signal cuts them off", name, self._in_flight())
+                    self._asked.cancel()
+        finally:
+            # The end has come: one signal more would only interrupt it, and be the exit code.
+            for number in obeyed:
+                signal.signal(number, signal.SIG_IGN)
 
     async def _obey_lifeline(self, fd: int) -> None:
         """Stop when the process that holds the other end has gone."""
@@ -204,6 +211,27 @@ class _Foreground:
             await lifeline.receive_some(1)
         logger.info("the supervisor has gone: stopping")
         self._asked.cancel()
+
+
+def announce(addresses: Sequence[tuple[str, str]], ready_fd: int | None, *, on_stdout: bool = True) -> None:
+    """Tell who waits for it that everything is served: a line for each open port."""
+    lines = [f"{name} {address}\n" for name, address in addresses]
+    if ready_fd is not None:
+        with os.fdopen(ready_fd, "w") as ready:
+            ready.writelines([*lines, "ready\n"])
+    if on_stdout:
+        _say(lines)
+
+
+def _say(lines: Sequence[str]) -> None:
+    """Write to stdout, which may be closed, or whose reader may have gone: that ends no service."""
+    try:
+        print(*lines, sep="", end="", flush=True)
+    except OSError:
+        # What is left in the buffer would fail once more at the end, and be the exit code.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _trace(error: BaseException) -> str:

@@ -51,7 +51,7 @@ class Door:
         self._tls = tls
         self._drain_timeout_s = drain_timeout_s
         self.status = ProxyStatus.STARTING
-        self.address = _address_of(listeners)
+        self.address = address_of(listeners)
         self.port = port_of(listeners)
 
     def close(self) -> None:
@@ -243,7 +243,7 @@ def _tls_text(files: Sequence[str | None], error: OSError) -> str:
     return f"cannot serve TLS with {named}: {error.strerror or error}"
 
 
-def _address_of(listeners: Sequence[socket.socket]) -> str:
+def address_of(listeners: Sequence[socket.socket]) -> str:
     """``127.0.0.1:9000``, of the first of ``listeners``."""
     name = listeners[0].getsockname()
     if isinstance(name, str):

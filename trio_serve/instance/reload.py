@@ -13,20 +13,17 @@ Knows nothing of what is served.
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable
-from itertools import chain
 
-import attrs
 import trio
 from watchfiles import PythonFilter, awatch
 
 from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.foreground import FAILED, MISTAKEN, STOPPED
 from trio_serve.instance.plan import CommandLine, ServePlan, plan_of
+from trio_serve.instance.serving_process import ServingProcess, SharedListeners, start_serving
 from trio_serve.observe.logs import open_logs
-from trio_serve.transport.listener import open_listeners
 
 logger = logging.getLogger("trio_serve.reload")
 
@@ -45,39 +42,14 @@ def run_reloading(given: CommandLine, argv: list[str]) -> int:
         return trio.run(_Reloader(given, argv).serve, plan)
 
 
-@attrs.define(eq=False)
-class _Version:
-    """One process that serves, or is on its way to."""
-
-    process: trio.Process
-    ready: trio.abc.ReceiveStream
-    lifeline: int
-    """While this is open, the process lives: it stops by itself when we are gone, however we went."""
-
-    async def serves(self) -> bool:
-        """Wait until it serves, or has ended without."""
-        return bool(await self.ready.receive_some(1))
-
-    async def stop(self) -> None:
-        """Let it finish its calls, and wait for its end; cancelled, it is killed."""
-        try:
-            self.process.terminate()
-            await self.process.wait()
-        finally:
-            os.close(self.lifeline)
-            if self.process.returncode is None:
-                self.process.kill()
-            await trio.aclose_forcefully(self.ready)
-
-
 class _Reloader:
     def __init__(self, given: CommandLine, argv: list[str]) -> None:
         self._given = given
         self._argv = argv
-        self._serving: _Version | None = None
-        self._starting: _Version | None = None
+        self._serving: ServingProcess | None = None
+        self._starting: ServingProcess | None = None
         self._edits = _Edits()
-        self._listeners = _Listeners()
+        self._listeners = SharedListeners()
         self._asked = trio.CancelScope()
 
     async def serve(self, plan: ServePlan) -> int:
@@ -143,27 +115,12 @@ class _Reloader:
         else:
             logger.error("it does not start, for the reason above; the version before it serves on")
 
-    async def _start(self) -> _Version:
-        ready, child_ready = os.pipe()
-        child_lifeline, lifeline = os.pipe()
-        listening = self._listeners.fds()
-        try:
-            process = await trio.lowlevel.open_process(
-                [
-                    *(sys.executable, "-m", "trio_serve", *self._argv, "--no-reload", "--blocking"),
-                    *(f"--ready-fd={child_ready}", f"--lifeline-fd={child_lifeline}"),
-                    *(f"--{proxy}-listener-fd={fd}" for proxy, fds in listening.items() for fd in fds),
-                ],
-                pass_fds=(child_ready, child_lifeline, *chain(*listening.values())),
-                # Two edits within a second, of the same length, look the same to cached bytecode.
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            )
-        finally:
-            os.close(child_ready)
-            os.close(child_lifeline)
-        return _Version(process, trio.lowlevel.FdStream(ready), lifeline)
+    async def _start(self) -> ServingProcess:
+        # Two edits within a second, of the same length, look the same to cached bytecode.
+        environment = {"PYTHONDONTWRITEBYTECODE": "1"}
+        return await start_serving([*self._argv, "--no-reload"], self._listeners.fds(), environment)
 
-    async def _notice_end(self, version: _Version) -> None:
+    async def _notice_end(self, version: ServingProcess) -> None:
         code = await version.process.wait()
         if version is self._serving and not self._asked.cancel_called:
             logger.error("the serving process ended with exit code %d; waiting for an edit", code)
@@ -222,40 +179,6 @@ class _Edits:
                 ):
                     self._changed.update(dict.fromkeys(path for _, path in sorted(changes)))
                     self._any.set()
-
-
-class _Listeners:
-    """The listening sockets that all versions share."""
-
-    def __init__(self) -> None:
-        self._sockets: dict[str, list[socket.socket]] = {}
-        self._addresses: dict[str, tuple[str, int]] = {}
-
-    async def listen_for(self, plan: ServePlan) -> None:
-        """Listen where ``plan`` says, if that is not where we do; raises OSError when a port is in use."""
-        wanted = {"grpc": plan.grpc_options, "http": plan.http_options, "metrics": plan.metrics_options}
-        for proxy, options in wanted.items():
-            address = None if options is None else (options.host, options.port)
-            if address != self._addresses.get(proxy):
-                listeners = [] if address is None else await open_listeners(*address)
-                self._close(proxy)
-                if address is not None:
-                    self._sockets[proxy], self._addresses[proxy] = listeners, address
-
-    def fds(self) -> dict[str, list[int]]:
-        """The listening sockets of each proxy, as file descriptors."""
-        return {
-            proxy: [listener.fileno() for listener in listeners] for proxy, listeners in self._sockets.items()
-        }
-
-    def close(self) -> None:
-        for proxy in list(self._sockets):
-            self._close(proxy)
-
-    def _close(self, proxy: str) -> None:
-        self._addresses.pop(proxy, None)
-        for listener in self._sockets.pop(proxy, []):
-            listener.close()
 
 
 async def _first_of(one: Callable[[], Awaitable[bool]], other: Callable[[], Awaitable[None]]) -> bool | None:
