@@ -37,6 +37,12 @@ bench: $(VENV)/bench  ## speed beside grpcio, grpc.aio, grpclib, (where Go is th
 bench-overload: $(VENV)/bench  ## what is still served at 2, 5 and 10 times the capacity, beside grpc.aio
 	@$(BIN)/python -m benchmarks.overload
 
+bench-ray: $(VENV)/bench  ## beside Ray Serve, which gets an environment of its own (some minutes)
+	@$(PYTHON) -m venv $(VENV)-ray
+	@if $(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check 'ray[serve]>=2.60'; \
+	then $(BIN)/python -m benchmarks.beside_ray --ray-python $(VENV)-ray/bin/python; \
+	else echo "bench-ray is skipped: Ray cannot be installed here, for the reason above"; fi
+
 conformance: $(VENV)/test  ## outside tools (h2spec, interop clients, ...), as far as this machine has them
 	@$(BIN)/python -m tests.conformance
 
@@ -44,7 +50,7 @@ soak: $(VENV)/test  ## the attacks at full size, and long runs
 	@TRIO_SERVE_SOAK=1 $(BIN)/python -m pytest tests/attacks tests/soak
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-ray build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment is a stamp a kind: made again when what the package needs has changed.

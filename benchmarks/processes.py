@@ -24,8 +24,8 @@ LOAD_CORE = 1
 
 
 @contextlib.contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Processes started inside run on ``core`` only (on a machine with one core: on that one)."""
+def pinned(core: int | None) -> Iterator[None]:
+    """Processes started inside run on ``core`` only (on a machine with one core: on that one), or on any."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core} & before or before)
     try:
@@ -37,7 +37,7 @@ def pinned(core: int) -> Iterator[None]:
 class Process:
     """A program on one core, stopped when its block is left."""
 
-    def __init__(self, command: Sequence[str], core: int) -> None:
+    def __init__(self, command: Sequence[str], core: int | None) -> None:
         with pinned(core):
             self._popen = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=REPOSITORY
@@ -81,8 +81,10 @@ class Process:
 class ServerProcess(Process):
     """A server that prints ``ready PORT`` once it listens on the loopback."""
 
+    core: int | None = MEASURED_CORE
+
     def __init__(self, command: Sequence[str]) -> None:
-        super().__init__(command, MEASURED_CORE)
+        super().__init__(command, self.core)
         word, _, port = self.line().partition(" ")
         if word != "ready":
             raise RuntimeError(f"{command!r} said {word!r} instead of 'ready PORT'")

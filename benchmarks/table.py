@@ -21,11 +21,11 @@ def servers_table(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Meas
     """Units a second / CPU µs a unit, and [p50/p99 ms] where the load looked at each call."""
     head = ["server", *(f"{cell.name}, {cell.unit}s" for cell in cells)]
     rows = [[name, *(_cell(by_cell.get(cell.name)) for cell in cells)] for name, by_cell in results.items()]
-    return _markdown(head, rows)
+    return markdown(head, rows)
 
 
 def clients_table(results: Mapping[str, Measured]) -> str:
-    return _markdown(
+    return markdown(
         ["client", "64 in flight"], [[name, _cell(measured)] for name, measured in results.items()]
     )
 
@@ -42,7 +42,7 @@ def memory_table(results: Mapping[str, Resting]) -> str:
         ]
         for name, resting in results.items()
     ]
-    return _markdown(head, rows)
+    return markdown(head, rows)
 
 
 def _cell(measured: Measured | None) -> str:
@@ -58,6 +58,6 @@ def _figure(value: float, digits: int) -> str:
     return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -5,6 +5,11 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
+from benchmarks.load import h2load
+from benchmarks.process_tree import ServerTree
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -45,3 +50,34 @@ def test_the_benchmark_prints_its_tables_and_draws_its_plot(tmp_path: Path) -> N
     ):
         assert row in done.stdout
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")
+
+
+@pytest.mark.skipif(not h2load.available(), reason="h2load (Debian: nghttp2-client) is not here")
+def test_the_benchmark_beside_ray_prints_our_row() -> None:
+    """Without an interpreter that has Ray, ours is the only one."""
+    command = [sys.executable, "-m", "benchmarks.beside_ray", "--seconds", "0.05"]
+
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    of_calls, of_the_whole = [line for line in done.stdout.splitlines() if line.startswith("| trio_serve |")]
+    assert of_calls.count(" / ") == 3
+    assert of_the_whole.endswith("| 1.0 |")
+
+
+def test_a_tree_of_processes_counts_the_children_and_ends_with_them() -> None:
+    program = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print('ready', child.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+
+    with ServerTree([sys.executable, "-c", program]) as tree:
+        child = tree.port  # what it printed
+        pids = tree.pids()
+        resident = tree.resident_bytes()
+
+    assert pids == [tree.pid, child]
+    assert resident > 2_000_000
+    assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
