@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -30,10 +30,10 @@ class ServerTree(ServerProcess):
         tree = self.pids()
         self._popen.terminate()
         give_up = time.monotonic() + PATIENCE_S
-        while any(_is_alive(pid) for pid in tree) and time.monotonic() < give_up:
+        while any(is_alive(pid) for pid in tree) and time.monotonic() < give_up:
             time.sleep(0.1)
             self._popen.poll()
-        for pid in filter(_is_alive, tree):
+        for pid in filter(is_alive, tree):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         super().__exit__(kind, error, trace)
@@ -63,16 +63,17 @@ def _parents() -> Iterator[tuple[int, int]]:
                 yield int(folder.name), int(fields[1])
 
 
-def _stat(pid: int) -> Sequence[str]:
+def _stat(pid: int) -> list[str]:
     """The fields of its ``stat`` from the third one on; none when it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ()
+        return []
 
 
-def _is_alive(pid: int) -> bool:
-    return _stat(pid)[:1] not in ((), ["Z"])
+def is_alive(pid: int) -> bool:
+    """Whether the process is there, and not just waiting for its parent to look."""
+    return _stat(pid)[:1] not in ([], ["Z"])
 
 
 def _cpu_ticks(pid: int) -> int:
