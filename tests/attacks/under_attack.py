@@ -73,6 +73,11 @@ class Victim:
     def log(self) -> str:
         return self._log_path.read_text()
 
+    def cpu_s(self) -> float:
+        """CPU time that it has used."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def attacker(self, window: int = 65_535) -> Attacker:
         """A new connection whose preface and SETTINGS have been exchanged."""
         return Attacker(self.port, window)

@@ -1,6 +1,7 @@
 """The server under attack: ``python -m tests.attacks.victim`` prints ``ready PORT`` and serves."""
 
 import argparse
+import resource
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -50,7 +51,10 @@ async def serve() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--handshake-timeout-s", type=float, default=10)
     parser.add_argument("--certificate", help="a PEM file with key and certificate: serve TLS")
+    parser.add_argument("--descriptors", type=int, help="as ulimit -n")
     arguments = parser.parse_args()
+    if arguments.descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (arguments.descriptors, arguments.descriptors))
     server = Server(options=attrs.evolve(SERVER_OPTIONS, handshake_timeout_s=arguments.handshake_timeout_s))
     handlers = {"Hello": hello, "Echo": echo, "Flood": flood, "Hold": hold, "Produced": count_produced}
     for name, handler in handlers.items():
