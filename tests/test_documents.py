@@ -56,6 +56,12 @@ def anchors_of(path: pathlib.Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+
+    assert [name for name in DOCUMENTS if name.startswith("docs/") and f"]({name})" not in readme] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_its_links_lead_somewhere(document: str) -> None:
     page = ROOT / document
