@@ -305,6 +305,28 @@ async def test_the_deadline_runs_at_work_and_is_seen_by_the_work() -> None:
     assert deadlines[1] > begun + 3000
 
 
+async def test_a_deadline_that_the_sender_watches_is_seen_by_the_work_and_left_to_the_sender() -> None:
+    """Trio's own timer would have ended the first call at 3; the sender never cancels it."""
+    deadlines: list[float] = []
+
+    async def serve(e: Envelope) -> None:
+        await trio.sleep(e.message)
+        deadlines.append(trio.current_effective_deadline())
+
+    async with running(serve) as actor:
+        begun = trio.current_time()
+        watched, reply = envelope(10, deadline=begun + 3)
+        watched.watched = True
+        actor.deliver(watched)
+        await reply.wait()
+        assert trio.current_time() == begun + 10
+        free, reply = envelope(10)  # on the same worker
+        actor.deliver(free)
+        await reply.wait()
+    assert deadlines[0] == begun + 3
+    assert deadlines[1] > begun + 3000
+
+
 async def test_the_deadline_runs_in_the_queue() -> None:
     async with running(sleeper) as actor:
         begun = trio.current_time()

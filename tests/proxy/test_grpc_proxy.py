@@ -1,6 +1,7 @@
 """Calls of every kind, from the wire into a deployment and back, in memory and in virtual time."""
 
 import contextlib
+import gc
 import itertools
 import pathlib
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import trio_serve as serve
+from trio_serve.actors import Envelope
 from trio_serve.grpc import RpcError, Status, load_protos, open_channel
+from trio_serve.grpc.call import ServerCall
+from trio_serve.proxy.grpc_reply import GrpcReply
 from trio_serve.testing import serving
 
 PROTO = """
@@ -124,6 +128,47 @@ async def test_functions_are_deployments_too(kinds: Any) -> None:
 
     async with serving(Ingress.bind(double.bind()), services=[kinds]) as service:
         assert (await Stub(service.channel(), kinds).Unary(kinds.Number(value=21))).value == 42
+
+
+async def test_a_method_sees_the_clients_deadline_as_any_trio_code_does(kinds: Any) -> None:
+    left_s: list[float] = []
+
+    @serve.deployment
+    class Looks:
+        async def Unary(self, number: Any) -> Any:
+            left_s.append(trio.current_effective_deadline() - trio.current_time())
+            return number
+
+    async with serving(Looks.bind(), services=[kinds]) as service:
+        stub = Stub(service.channel(), kinds)
+        await stub.Unary(kinds.Number(), timeout=5)
+        await stub.Unary(kinds.Number(), timeout=1000)
+        await trio.sleep(100)  # what the first call left behind would cancel the worker
+        await stub.Unary(kinds.Number())
+
+    assert left_s[0] == pytest.approx(5)
+    assert left_s[1] == pytest.approx(1000)
+    assert left_s[2] > 1000  # the deadline of the test alone
+
+
+@pytest.mark.parametrize("timeout_s", [None, 10])
+async def test_an_answered_call_is_no_work_for_the_garbage_collector(
+    kinds: Any, timeout_s: float | None
+) -> None:
+    async with serving(asynchronous(kinds), services=[kinds]) as service:
+        stub = Stub(service.channel(), kinds)
+        await stub.Unary(kinds.Number())
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await stub.Unary(kinds.Number(), timeout=timeout_s)
+            await wait_all_tasks_blocked()
+            left = [type(one) for one in gc.get_objects() if type(one) in (ServerCall, GrpcReply, Envelope)]
+        finally:
+            gc.enable()
+
+    assert len(left) <= 3  # a worker may remember its last call
 
 
 async def test_a_client_that_stops_reading_stops_the_deepest_generator(kinds: Any) -> None:

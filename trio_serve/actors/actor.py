@@ -76,12 +76,18 @@ class Actor:
         Raises:
             MailboxFull, MailboxClosed: from the mailbox; the envelope is as it was.
         """
+        if not self.start(envelope):
+            self.mailbox.put_nowait(envelope)
+
+    def start(self, envelope: Envelope) -> bool:
+        """Start serving ``envelope``; False, having done nothing, when there is no room."""
         if self._idle and self.receiving and self.ongoing < self.max_ongoing:
             self._wake(envelope)
         elif self._may_hire():
             self._hire(envelope)
         else:
-            self.mailbox.put_nowait(envelope)
+            return False
+        return True
 
     def pull(self) -> None:
         """Take from the mailbox as long as there is room."""
@@ -275,11 +281,9 @@ class _Worker:
                 await turns.give_way()
             if envelope.start(scope):
                 task.custom_sleep_data = turns
-                result = await serve(envelope)
-                envelope.stop()
-                envelope.finish(outcome.Value(result))
+                envelope.done(await serve(envelope))
             if envelope.deadline != inf:
-                scope.deadline = inf
+                envelope.disarm(scope)
             task.context = home
             self.envelope = None
             envelope.release()

@@ -34,6 +34,7 @@ from trio_serve.wire.grpc import (
     OK_TRAILERS,
     RESPONSE_HEADERS,
     FieldBlock,
+    Fields,
     MessageReader,
     Metadata,
     RequestHead,
@@ -53,6 +54,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trio_serve.grpc")
 
 DETAILS_CHARACTERS_MAX = 4096
+
+# Fetched once: before Python 3.12 each look at an enum's member runs a function of the enum's.
+_OK = Status.OK
+_HALF_CLOSED_LOCAL = State.HALF_CLOSED_LOCAL
 
 
 class CancelReason(enum.Enum):
@@ -144,7 +149,6 @@ class ServerCall:
         "_alarm",
         "_inbox",
         "_outbox",
-        "_registration",
         "_started_at",
         "connection",
         "context",
@@ -153,6 +157,7 @@ class ServerCall:
         "on_cancel",
         "over",
         "reason",
+        "registration",
         "request",
         "status",
         "stream",
@@ -179,7 +184,7 @@ class ServerCall:
         """Whether the call has its status; nothing can be sent any more."""
         self.status: Status | None = None
         self.reason: CancelReason | None = None
-        self._registration = registration
+        self.registration = registration
         self._inbox: Inbox | None = None
         self._outbox: Outbox | None = None
         self._alarm: Alarm | None = None
@@ -195,17 +200,17 @@ class ServerCall:
     @property
     def method(self) -> "Method":
         """The rpc that is called."""
-        return self._registration.method
+        return self.registration.method
 
     @property
     def streams_requests(self) -> bool:
         """Whether the client may send several messages."""
-        return self._registration.streams_requests
+        return self.registration.streams_requests
 
     @property
     def streams_replies(self) -> bool:
         """Whether the method answers with a stream of messages."""
-        return self._registration.streams_replies
+        return self.registration.streams_replies
 
     @property
     def path(self) -> str:
@@ -235,7 +240,7 @@ class ServerCall:
     @property
     def trailing_metadata(self) -> Metadata:
         """What leaves with a status that the server itself decides."""
-        own = self._registration.trailing_metadata
+        own = self.registration.trailing_metadata
         return () if own is None else own(self)
 
     def time_remaining(self) -> float | None:
@@ -263,7 +268,7 @@ class ServerCall:
             it.
             CallEnded: the call has ended.
         """
-        if not self._registration.streams_requests:
+        if not self.registration.streams_requests:
             return self._take_unary_request()
         if self.over:
             raise CallEnded(self.reason)
@@ -273,7 +278,7 @@ class ServerCall:
         try:
             while (payload := inbox.take_nowait()) is None:
                 await inbox.wait()
-            self._registration.counters.received += 1
+            self.registration.counters.received += 1
             return self._parse(payload)
         except GRPCError as error:
             self._break(error)
@@ -329,7 +334,7 @@ class ServerCall:
         if outbox is None:
             outbox = self._opened_outbox()
         outbox.put(self._serialize(message))
-        self._registration.counters.sent += 1
+        self.registration.counters.sent += 1
         await outbox.checkpoint()
 
     def reply(
@@ -354,17 +359,24 @@ class ServerCall:
             status = to_status(status)
             if status is not Status.OK:
                 return self.finish(status, details, trailing_metadata)
+        if details or trailing_metadata:
+            _, *more = trailers(Status.OK, details, trailing_metadata)
+            return self.reply_ok(message, tuple(more))
+        return self.reply_ok(message)
+
+    def reply_ok(self, message: Any, trailing: Fields = ()) -> bool:
+        """As `reply`, for a call that succeeded and whose trailing metadata is encoded; raises as that."""
+        if self.over:
+            return False
         payload = self._serialize(message)
-        fields = (
-            trailers(Status.OK, details, trailing_metadata) if trailing_metadata or details else OK_TRAILERS
-        )
         if self._outbox is None and len(payload) <= LARGE_MESSAGE_BYTES:
-            self.connection.wire.send_reply(self.stream, RESPONSE_HEADERS, frame_message(payload), fields)
+            framed = frame_message(payload)
+            self.connection.wire.send_reply(self.stream, RESPONSE_HEADERS, framed, OK_TRAILERS, trailing)
         else:
-            self._opened_outbox().reply(payload, fields)
-        self._registration.counters.sent += 1
+            self._opened_outbox().reply(payload, OK_TRAILERS + trailing)
+        self.registration.counters.sent += 1
         self.connection.answered()
-        self._end(Status.OK)
+        self._end(_OK)
         return True
 
     def finish(
@@ -411,7 +423,7 @@ class ServerCall:
         if self.over:
             return
         try:
-            registration = self._registration
+            registration = self.registration
             if registration.streams_requests:
                 inbox = self._inbox or self._open_inbox()
                 inbox.put(data, end_stream)
@@ -428,7 +440,7 @@ class ServerCall:
     def begin_stream(self) -> None:
         """Dispatch a call with streamed requests; its messages come later."""
         try:
-            self._registration.dispatch(self)
+            self.registration.dispatch(self)
         except Exception as error:
             self._break(error)
 
@@ -449,7 +461,7 @@ class ServerCall:
 
     def _open_inbox(self) -> Inbox:
         decompress = decompressor(self.head.encoding)
-        reader = MessageReader(self._registration.message_bytes_max, decompress)
+        reader = MessageReader(self.registration.message_bytes_max, decompress)
         self._inbox = Inbox(reader, self, Loan(self.connection.loans, self.stream))
         return self._inbox
 
@@ -480,7 +492,7 @@ class ServerCall:
             self._begin(self.request)
 
     def _begin(self, payload: bytes) -> None:
-        registration = self._registration
+        registration = self.registration
         registration.counters.received += 1
         self.request = self._parse(payload)
         registration.dispatch(self)
@@ -492,7 +504,7 @@ class ServerCall:
         return request
 
     def _parse(self, payload: bytes) -> Any:
-        method = self._registration.method
+        method = self.registration.method
         try:
             return method.deserialize(payload)
         except Exception as error:
@@ -504,7 +516,7 @@ class ServerCall:
             ) from error
 
     def _serialize(self, message: Any) -> bytes:
-        method = self._registration.method
+        method = self.registration.method
         try:
             return method.serialize(message)
         except Exception as error:
@@ -550,13 +562,13 @@ class ServerCall:
         self.on_cancel = None  # it leads to the handler, which leads back here
         if self._alarm is not None:
             self._alarm.cancel()
-        # The number is spelled out for the usual case: an enum's value is a property, in Python.
-        number = 0 if status is Status.OK else status.value
+        number = 0 if status is _OK else status.value
         seconds = self.connection.now() - self._started_at
-        registration = self._registration
+        registration = self.registration
         registration.counters.ended(number, seconds)
         if registration.on_end is not None:
             registration.on_end(self, number, seconds)
+        self.context = None  # it, too, may lead back here
         if self._inbox is not None:
             self._inbox.fail(CallEnded(self.reason))
             self._inbox = None  # it leads back here, too
@@ -564,7 +576,7 @@ class ServerCall:
             self._outbox.wake()
         stream = self.stream
         stream.receiver = IGNORED  # the stream and the call would else keep each other alive
-        if stream.state is State.HALF_CLOSED_LOCAL:
+        if stream.state is _HALF_CLOSED_LOCAL:
             # The client may still be sending what nobody will read (RFC 9113 section 8.1).
             self.connection.wire.reset_stream(stream, ErrorCode.NO_ERROR)
 

@@ -122,7 +122,7 @@ class CallContext:
         if call.over:
             return
         if self._code is Status.OK and not self._details and not self._trailing:
-            call.reply(message)
+            call.reply_ok(message)
         else:
             call.reply(message, self._code, self._details, self._trailing)
 

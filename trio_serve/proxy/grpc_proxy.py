@@ -12,14 +12,13 @@ Nothing here waits and no task is started: the call's deadline, cancellation and
 the envelope.  Source: Ray Serve's guide "Set Up a gRPC Service".
 """
 
-import functools
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import trio
 
-from trio_serve.actors import CallCancelled, DeadlinePassed, Envelope
-from trio_serve.grpc.call import CancelReason, ServerCall
+from trio_serve.grpc.call import ServerCall
 from trio_serve.grpc.methods import Method, methods_of_service
 from trio_serve.grpc.server import Server
 from trio_serve.grpc.standard import SERVE_API
@@ -38,6 +37,7 @@ from trio_serve.wire.grpc import Metadata, RequestHead, Status
 
 _PING = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
 DRAINING = "This node is being drained."
+_NO_KWARGS: dict[str, Any] = {}
 
 
 class GrpcProxy:
@@ -78,7 +78,8 @@ class GrpcProxy:
 
     def _dispatch(self, call: ServerCall) -> None:
         application = request_id = model_id = ""
-        for key, value in call.metadata:
+        head = call.head
+        for key, value in head.metadata:
             if key == "application":
                 application = str(value)
             elif key == "request_id":
@@ -94,11 +95,12 @@ class GrpcProxy:
         if record is None:
             call.finish(Status.NOT_FOUND, _not_found(application), reply.trailing_metadata())
             return
-        reply.counters = self.counters.of(call.path, application, call.path)
+        path = head.path
+        reply.counters = self.counters.of(path, application, path)
         split = record.traffic
         if split is not None:
             record = chosen_for(call, split) or record
-        request = RequestContext(reply.request_id, record.name, model_id, call.deadline, call.path)
+        request = RequestContext(reply.request_id, record.name, model_id, call.deadline, path)
         try:
             self._send(call, record.ingress, request, reply)
         except ServeError as error:
@@ -109,23 +111,25 @@ class GrpcProxy:
     def _send(
         self, call: ServerCall, ingress: DeploymentState, request: RequestContext, reply: GrpcReply
     ) -> None:
-        name = call.method.name
+        rpc = call.registration
+        name = rpc.method.name
         method = ingress.spec.methods.get(name)
         if method is None or method.takes_grpc_context:
             reply.context = request.grpc_context = RayServegRPCContext(
                 call, request.application, request.request_id, request.multiplexed_model_id, self._loop
             )
-        message = gRPCInputStream(call, self._loop) if call.streams_requests else call.request
-        envelope = ingress.call(
+        message = gRPCInputStream(call, self._loop) if rpc.streams_requests else call.request
+        reply.envelope = envelope = ingress.call(
             name,
             (message,),
-            {},
+            _NO_KWARGS,
             request=request,
             reply=reply,
             deadline=call.deadline,
-            stream=call.streams_replies,
+            stream=rpc.streams_replies,
         )
-        call.on_cancel = functools.partial(_cancel, envelope)
+        envelope.watched = True  # by the server, which calls this at the deadline, too
+        call.on_cancel = reply.cancel
 
     # What is counted and logged of each call.
 
@@ -162,14 +166,6 @@ class GrpcProxy:
         if self.draining:
             call.finish(Status.UNAVAILABLE, DRAINING)
         return self.draining
-
-
-def _cancel(envelope: Envelope, reason: CancelReason) -> None:
-    """The call is over on the wire: so is the work for it, however deep."""
-    if reason is CancelReason.DEADLINE:
-        envelope.cancel(DeadlinePassed(reason.value))
-    else:
-        envelope.cancel(CallCancelled(reason.value))
 
 
 def _not_found(application: str) -> str:

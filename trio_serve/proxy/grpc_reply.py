@@ -19,8 +19,8 @@ import outcome
 import trio
 from grpclib.exceptions import GRPCError
 
-from trio_serve.actors import ActorStopped, CallCancelled, DeadlinePassed
-from trio_serve.grpc.call import ServerCall
+from trio_serve.actors import ActorStopped, CallCancelled, DeadlinePassed, Envelope
+from trio_serve.grpc.call import CancelReason, ServerCall
 from trio_serve.grpc.ending import AbortError, Ending, ending_of, is_expected
 from trio_serve.proxy.counters import RouteCounters
 from trio_serve.proxy.grpc_context import RayServegRPCContext
@@ -39,9 +39,9 @@ PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
 
 
 class GrpcReply:
-    """The reply of one envelope: answers its call."""
+    """The reply of one envelope: answers its call.  ``request_id`` is printable ASCII."""
 
-    __slots__ = ("application", "call", "context", "counters", "expose_tracebacks", "request_id")
+    __slots__ = ("application", "call", "context", "counters", "envelope", "expose_tracebacks", "request_id")
 
     def __init__(
         self, call: ServerCall, request_id: str, expose_tracebacks: bool, application: str = ""
@@ -52,6 +52,7 @@ class GrpcReply:
         self.request_id = request_id
         self.expose_tracebacks = expose_tracebacks
         self.context: RayServegRPCContext | None = None
+        self.envelope: Envelope | None = None
 
     def finish(self, result: outcome.Outcome[Any]) -> None:
         """Answer the client; one that has gone is not told."""
@@ -59,12 +60,22 @@ class GrpcReply:
             assert isinstance(result, outcome.Error)
             self.fail(result.error)
             return
+        call = self.call
         try:
-            self._succeed(result.value)
+            if self.context is None and not call.registration.streams_replies:
+                call.reply_ok(result.value, ((b"request_id", self.request_id.encode("ascii")),))
+            else:
+                self._succeed_as_set(result.value)
         except GRPCError as error:
             # What was returned is not what the rpc declares: the text says both.
             logger.error("request_id=%s: %s", self.request_id, error.message)
             self.fail(error)
+
+    def cancel(self, reason: CancelReason) -> None:
+        """The call is over on the wire: so is the work for it, however deep."""
+        if self.envelope is not None:
+            error = DeadlinePassed if reason is CancelReason.DEADLINE else CallCancelled
+            self.envelope.cancel(error(reason.value))
 
     async def send(self, item: Any) -> None:
         """Send one message of a streamed reply; returns when the client takes more."""
@@ -87,7 +98,7 @@ class GrpcReply:
         trailing = self.trailing_metadata() + metadata
         self.call.finish(status, message, trailing, details_bin)
 
-    def _succeed(self, value: Any) -> None:
+    def _succeed_as_set(self, value: Any) -> None:
         call, context = self.call, self.context
         code: object = Status.OK
         details = ""

@@ -148,9 +148,13 @@ class DeploymentState:
         if self.unavailable_because is not None:
             raise self.unavailable()
         model_id = envelope.message.request.multiplexed_model_id
-        replica = self._choose_for_model(model_id) if model_id else choose(self.receiving, self._random)
-        if replica is not None:
-            replica.actor.deliver(envelope)
+        if model_id:
+            replica = self._choose_for_model(model_id)
+        elif len(self.receiving) == 1:
+            replica = self.receiving[0]  # nothing to choose
+        else:
+            replica = choose(self.receiving, self._random)
+        if replica is not None and replica.actor.start(envelope):
             return
         envelope.message.queued_at = now = trio.current_time()
         self._admit(envelope.deadline, now)

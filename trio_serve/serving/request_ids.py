@@ -9,6 +9,8 @@ import os
 
 _BATCH = 256
 _drawn: list[str] = []
+_VERSION = bytes(octet & 0x0F | 0x40 for octet in range(256))
+_VARIANT = bytes(octet & 0x3F | 0x80 for octet in range(256))
 
 
 def new_request_id() -> str:
@@ -21,9 +23,12 @@ def new_request_id() -> str:
 
 
 def _draw(noise: bytes) -> list[str]:
-    ids = []
-    for start in range(0, len(noise), 16):
-        digits = noise[start : start + 16].hex()
-        variant = "89ab"[int(digits[16], 16) & 3]
-        ids.append(f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}")
-    return ids
+    octets = bytearray(noise)
+    octets[6::16] = octets[6::16].translate(_VERSION)
+    octets[8::16] = octets[8::16].translate(_VARIANT)
+    digits = octets.hex()
+    return [
+        f"{digits[at : at + 8]}-{digits[at + 8 : at + 12]}-{digits[at + 12 : at + 16]}"
+        f"-{digits[at + 16 : at + 20]}-{digits[at + 20 : at + 32]}"
+        for at in range(0, len(digits), 32)
+    ]

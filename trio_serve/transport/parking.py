@@ -40,12 +40,14 @@ class ParkingPlace:
         self._task = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(self._leave)  # noqa: ASYNC105 (whoever parks awaits it)
 
-    def wake(self) -> None:
-        """Let the parked task go on in the next scheduler turn; with nobody parked, do nothing."""
+    def wake(self) -> bool:
+        """Let the parked task go on in the next scheduler turn; False with nobody parked, and nothing done."""
         task = self._task
-        if task is not None:
-            self._task = None
-            trio.lowlevel.reschedule(task)
+        if task is None:
+            return False
+        self._task = None
+        trio.lowlevel.reschedule(task)
+        return True
 
     def _leave(self, raise_cancel: Any) -> trio.lowlevel.Abort:
         self._task = None

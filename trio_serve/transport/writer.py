@@ -48,7 +48,7 @@ class Outgoing(Protocol):
 class Wakeable(Protocol):
     """What may wait for room: a `ParkingPlace`, or anything else that has to look again."""
 
-    def wake(self) -> None: ...
+    def wake(self) -> object: ...
 
 
 class Writer:
@@ -92,9 +92,8 @@ class Writer:
         if last:
             self.flush()
             return
-        if self._place.taken:
+        if self._place.wake():
             self.answers = 1
-            self._place.wake()
             return
         self.answers += 1
         if self.answers >= ANSWERS_AT_ONCE:

@@ -40,6 +40,18 @@ def test_a_value_that_changes_each_time_leaves_the_table_alone() -> None:
     assert len(decoder.header_table.dynamic_entries) == 2  # the first timeout gave the table its name
 
 
+def test_changing_fields_behind_a_blocks_start_are_read_as_one_block() -> None:
+    """The first name enters the table, so that what was known of it holds no more."""
+    encoder, decoder = Encoder(), hpack.Decoder()
+    values = [b"", b"x" * 126, b"x" * 127, b"x" * 300, *(b"%d" % number for number in range(5))]
+    for value in values:
+        changing = ((b"request_id", value), (b"other", value))
+        block = encoder.encode(TRAILERS) + encoder.encode_changing(changing)
+        assert decoded(decoder, block) == (*TRAILERS, *changing)
+
+    assert len(decoder.header_table.dynamic_entries) == 3
+
+
 def test_a_second_value_that_stays_is_indexed_from_its_third_time_on() -> None:
     encoder = Encoder()
     encoder.encode(((b":path", b"/first"),))

@@ -124,6 +124,18 @@ def test_what_is_queued_can_be_taken_in_parts(bytes_max: int) -> None:
     assert b"".join(each.payload for each in frames(b"".join(parts))[1:]) == bytes(range(256)) * 200
 
 
+@pytest.mark.parametrize("window", [0, 65_535])
+def test_changing_fields_end_a_replys_trailers_whether_it_waits_or_not(window: int) -> None:
+    connection, receiver = server()
+    connection.receive_data(settings((INITIAL_WINDOW_SIZE, window)) + get(1))
+
+    connection.send_reply(receiver.streams[1], OK, b"message", TRAILERS, ((b"id", b"7"),))
+    connection.receive_data(window_update(1, 100))
+
+    *_, trailers = frames(connection.data_to_send())
+    assert trailers.payload == b"\x40\x0bgrpc-status\x010" + b"\x40\x02id\x017"
+
+
 def test_a_reply_without_content_has_no_data() -> None:
     connection, stream, _ = serving()
 

@@ -106,6 +106,22 @@ class Encoder:
             self.known[fields] = block
         return prelude + block if prelude else block
 
+    def encode_changing(self, fields: Fields) -> bytes:
+        """More of a block, whose start was encoded just before: fields with other values each time.
+
+        Once their names are known nothing is looked up or remembered but those.
+        """
+        octets = b""
+        for field in fields:
+            name, value = field
+            start = self._starts.get(name)
+            size = len(value)
+            if start is None or size >= 0x7F:
+                octets += self.encode((field,))
+            else:
+                octets += start + _SHORT_LENGTHS[size] + value
+        return octets
+
     def _index(self, field: Field) -> int:
         """The index of ``field`` in either table, 0 without one."""
         number = self._numbers.get(field)

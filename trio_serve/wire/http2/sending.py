@@ -125,9 +125,17 @@ def send_data(
 
 
 def send_reply(
-    state: ConnectionState, stream: Stream, headers: Fields, data: bytes, trailers: Fields
+    state: ConnectionState,
+    stream: Stream,
+    headers: Fields,
+    data: bytes,
+    trailers: Fields,
+    changing: Fields = (),
 ) -> None:
-    """Send a whole unary answer: headers, one DATA, trailers with END_STREAM."""
+    """Send a whole unary answer: headers, one DATA, trailers with END_STREAM.
+
+    ``changing`` follows ``trailers``, as in ``open_stream``.
+    """
     following = AFTER_SENT_END.get(stream.state)
     if following is None:
         return
@@ -141,11 +149,13 @@ def send_reply(
         or size > (peer.initial_window if window is None else window.available)
         or size > peer.frame_bytes_max
     ):
-        _send_reply_in_parts(state, stream, headers, data, trailers)
+        _send_reply_in_parts(state, stream, headers, data, trailers + changing)
         return
     encoder = state.encoder
     opening = encoder.known.get(headers) or encoder.encode(headers)
     closing = encoder.known.get(trailers) or encoder.encode(trailers)
+    if changing:
+        closing += encoder.encode_changing(changing)
     piece = reply_frames(stream.id, opening, data, closing, peer.frame_bytes_max)
     state.send_window.available -= size
     state.data_frames_sent += 1
