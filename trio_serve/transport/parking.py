@@ -41,7 +41,7 @@ class ParkingPlace:
         return trio.lowlevel.wait_task_rescheduled(self._leave)  # noqa: ASYNC105 (whoever parks awaits it)
 
     def wake(self) -> bool:
-        """Let the parked task go on in the next scheduler turn; False with nobody parked, and nothing done."""
+        """Let the parked task go on in the next scheduler turn; whether there is one."""
         task = self._task
         if task is None:
             return False
