@@ -94,7 +94,8 @@ def docstring_of(thing: Any) -> str:
 # -- what stands in the source ---------------------------------------------------------------------------
 
 
-def _definition(thing: Any) -> Any:
+def definition_of(thing: Any) -> Any:
+    """The ``def`` or ``class`` of a function or class, as the parser sees it."""
     return ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
 
 
@@ -102,9 +103,9 @@ def signature_of(name: str, function: Any) -> str:
     """The signature as it is written, without ``self``."""
     function = inspect.unwrap(getattr(function, "__func__", function))
     overloads = typing.get_overloads(function)
-    definition = _definition(function)
+    definition = definition_of(function)
     if overloads and definition.args.kwarg:
-        definition = _definition(overloads[-1])
+        definition = definition_of(overloads[-1])
     arguments = definition.args
     for group in (arguments.posonlyargs, arguments.args):
         if group and group[0].arg in ("self", "cls"):
@@ -142,7 +143,7 @@ def _with_default(argument: ast.arg, default: ast.expr | None) -> str:
 
 def fields_of(cls: type) -> Iterator[tuple[str, str, str, str]]:
     """Each field of a class of fields: its name, type, default, and what is written below it."""
-    body = _definition(cls).body
+    body = definition_of(cls).body
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue

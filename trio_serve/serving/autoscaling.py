@@ -92,7 +92,11 @@ class AutoscalingConfig:
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> AutoscalingConfig:
-        """Read the options as YAML or a dict gives them; an unknown name is one more problem."""
+        """Read the options as YAML or a dict gives them; an unknown name is one more problem.
+
+        Raises:
+            AutoscalingConfigError: with every problem at once.
+        """
         known = {field.name for field in attrs.fields(cls)}
         unknown = [name for name in options if name not in known]
         try:

@@ -162,6 +162,7 @@ class DeploymentResponse(CallUnderWay, Generic[T]):
         Raises:
             TimeoutError: no answer within ``timeout_s`` seconds; the call goes on.
             RuntimeError: called in the event loop's own thread, which would block itself.
+            InstanceEnded: the instance has ended, a `ServeError`.
         """
         self._in_thread("response.result()", "await the response instead")
         try:
