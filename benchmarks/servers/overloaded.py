@@ -37,12 +37,11 @@ class BusyInThread:
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--queue", type=int, default=10_000)
+    parser.add_argument("--queue", type=int, help="max_queued_requests; all other options are the defaults")
     parser.add_argument("--threads", action="store_true")
     arguments = parser.parse_args()
-    # One at a time: there is one core, and a second call at work would only make both slower.
-    deploy = serve.deployment(max_ongoing_requests=1, max_queued_requests=arguments.queue)
-    application = deploy(BusyInThread if arguments.threads else Busy).bind()
+    options = {} if arguments.queue is None else {"max_queued_requests": arguments.queue}
+    application = serve.deployment(**options)(BusyInThread if arguments.threads else Busy).bind()
     async with serve.open_instance(grpc_options={"port": 0, "protos": [str(PROTO)]}) as instance:
         await instance.run(application)
         print("ready", instance.grpc_port, flush=True)

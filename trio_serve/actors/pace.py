@@ -20,7 +20,7 @@ Pure arithmetic: times come in as arguments, in seconds on one clock.
 from collections import deque
 
 MARKS_KEPT = 65
-TAKES_NEEDED = 16
+TAKES_NEEDED = 8
 
 EMPTY_COUNTS = 20.0
 STOOD_MAX_S = 60.0
