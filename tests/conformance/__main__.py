@@ -40,6 +40,7 @@ def outcomes(scratch: Path) -> Iterator[Outcome]:
         yield interop.grpc_aio_server(port)
     yield bad_server.run()
     yield connect.server()
+    yield connect.web_server()
     yield connect.client()
 
 

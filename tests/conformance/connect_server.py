@@ -5,7 +5,8 @@ Source: the comments of the suite's service.proto say what each method must do.
 
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ from tests.conformance import connect_protocol as protocol
 from trio_serve.grpc import CallEnded, Method, Server, ServerCall
 from trio_serve.grpc.inbox import EndOfStream
 from trio_serve.grpc.rpc_error import pack_details
-from trio_serve.transport.listener import server_tls
+from trio_serve.proxy.http_grpc import GrpcOverHttp
+from trio_serve.proxy.http_proxy import HttpProxy
+from trio_serve.proxy.http_server import HttpServer
+from trio_serve.serving.controller import open_controller
+from trio_serve.transport.listener import open_listeners, server_tls
 
 Payload = protocol.message("ConformancePayload")
+GRPC_WEB = 3
+"""The suite's PROTOCOL_GRPC_WEB."""
 
 
 def request_info(call: ServerCall, requests: list[any_pb2.Any]) -> Any:
@@ -185,6 +192,27 @@ def tls_of(wanted: Any, directory: Path) -> ssl.SSLContext:
     return server_tls(str(certificate), str(key), str(client_ca) if wanted.client_tls_cert else None)
 
 
+@asynccontextmanager
+async def over_http(server: Server, nursery: trio.Nursery) -> AsyncIterator[int]:
+    """The HTTP port beside ``server``, where gRPC-Web is spoken; its port."""
+    await nursery.start(lambda task_status: server.serve_listeners(task_status=task_status))
+    translator = GrpcOverHttp(server)
+    await nursery.start(translator.run)
+    async with open_controller() as controller:
+        http = HttpServer(HttpProxy(controller, grpc=translator))
+        listeners = await open_listeners("127.0.0.1", 0)
+        yield await nursery.start(
+            lambda task_status: http.serve_listeners(listeners, task_status=task_status)
+        )
+
+
+@asynccontextmanager
+async def over_http2(server: Server, tls: ssl.SSLContext | None, nursery: trio.Nursery) -> AsyncIterator[int]:
+    yield await nursery.start(
+        lambda task_status: server.serve("127.0.0.1", 0, tls=tls, task_status=task_status)
+    )
+
+
 async def main() -> None:
     wanted = protocol.read(protocol.message("ServerCompatRequest"))
     assert wanted is not None
@@ -199,14 +227,12 @@ async def main() -> None:
 
             for method, answer in methods():
                 server.register(method, dispatch_to(answer))
-
-            async def serve(task_status: trio.TaskStatus[int]) -> None:
-                await server.serve("127.0.0.1", 0, tls=tls, task_status=task_status)
-
-            port = await nursery.start(serve)
-            where = protocol.message("ServerCompatResponse")(host="127.0.0.1", port=port)
-            where.pem_cert = wanted.server_creds.cert if wanted.use_tls else b""
-            protocol.write(where)
+            web = wanted.protocol == GRPC_WEB
+            async with over_http(server, nursery) if web else over_http2(server, tls, nursery) as port:
+                where = protocol.message("ServerCompatResponse")(host="127.0.0.1", port=port)
+                where.pem_cert = wanted.server_creds.cert if wanted.use_tls else b""
+                protocol.write(where)
+                await trio.sleep_forever()
 
 
 if __name__ == "__main__":

@@ -47,6 +47,9 @@ class Greeter:
             from google.protobuf.wrappers_pb2 import StringValue
 
             raise GRPCError(Status.NOT_FOUND, "there is nöbody", [StringValue(value="why")])
+        if message.name == "late":
+            grpc_context.send_initial_metadata((("first", "word"),))
+            raise GRPCError(Status.ABORTED, "too late")
         grpc_context.set_trailing_metadata([("mine", "kept"), ("raw-bin", b"\x00\xff")])
         given = dict(grpc_context.invocation_metadata())
         return HelloReply(message=f"Hello {message.name}{given.get('suffix', '')}")
@@ -161,6 +164,22 @@ async def test_an_error_after_messages_is_told_in_the_trailers() -> None:
 
     assert (response.status, len(messages), trailers["grpc-status"]) == (200, 3, "13")
     assert trailers["grpc-message"].endswith("LookupError: the reason")
+
+
+async def test_the_headers_of_an_answer_without_messages_are_told_too() -> None:
+    async with serving() as served:
+        response, messages, trailers = await ask_web(served, SAY_HELLO, "late")
+
+    assert response.headers["first"] == "word"
+    assert (messages, trailers["grpc-status"]) == ([], "10")
+
+
+async def test_an_encoding_that_we_do_not_speak_is_unimplemented() -> None:
+    async with serving() as served:
+        _, _, trailers = await ask_web(served, SAY_HELLO, "web", grpc_encoding="snappy")
+
+    assert trailers["grpc-status"] == "12"
+    assert "unknown message encoding 'snappy'" in trailers["grpc-message"]
 
 
 async def test_metadata_is_what_the_headers_say() -> None:
@@ -354,6 +373,16 @@ async def test_everything_else_is_for_applications(path: str, method: str, conte
         answer = await served.ask(path, method, content_type=content_type)
 
     assert answer.text == f"the application got {method} {path}"
+
+
+async def test_a_method_with_a_content_type_of_nobody_is_415_where_no_application_answers() -> None:
+    async with serving() as served:
+        await served.controller.delete("app")
+        wrong = await served.ask(SAY_HELLO, "POST", content_type="text/plain")
+        missing = await served.ask("/other", "POST", content_type="text/plain")
+
+    assert (wrong.status, missing.status) == (415, 404)
+    assert "application/grpc-web-text+proto, not text/plain." in wrong.text
 
 
 async def test_who_forgets_the_content_type_is_told_it_where_nothing_else_would_answer() -> None:

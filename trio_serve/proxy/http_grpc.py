@@ -69,6 +69,14 @@ class GrpcOverHttp:
         is_web = content_type.startswith(b"application/grpc-web")
         return content_type in _BY_CONTENT_TYPE and (is_web or path in self._server.methods)
 
+    def wrong_type(self, scope: Scope, path: str) -> str | None:
+        """What is wrong with a POST to a method of ours that `takes` refused; None when it is none."""
+        if scope["type"] != "http" or scope["method"] != "POST" or path not in self._server.methods:
+            return None
+        types = ", ".join(kind.decode() for kind in _BY_CONTENT_TYPE)
+        sent = _content_type(scope).decode("latin-1") or "none"
+        return f"{path} is a gRPC method; its content type can be {types}, not {sent}."
+
     def label(self, path: str) -> str:
         """The path of a method as metrics name it: one that is not served is anybody's invention."""
         return path if path in self._server.methods else OTHER

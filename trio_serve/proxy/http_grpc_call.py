@@ -10,7 +10,6 @@ Knows nothing of the protocols that are translated.
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from math import inf
-from typing import Any
 
 import attrs
 from grpclib.exceptions import GRPCError
@@ -18,6 +17,7 @@ from grpclib.exceptions import GRPCError
 from trio_serve.grpc.channel import Channel
 from trio_serve.grpc.methods import Method
 from trio_serve.grpc.multicallable import UnaryStreamMultiCallable
+from trio_serve.grpc.rpc_error import RpcError
 from trio_serve.proxy.http_exchange import ClientGone, Receive, Scope
 from trio_serve.wire.grpc import Metadata, Status, decode_metadata, decode_timeout
 
@@ -80,7 +80,7 @@ class GrpcRequest:
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Call the method: in the block, its replies as they come; after the last one there is an `ending`.
 
-        The initial metadata is there with the first reply.  Leaving the block early cancels the call.
+        The initial metadata is there with the first of them.  Leaving the block early cancels the call.
         """
         return aclosing(self._replies(message, timeout_s))
 
@@ -96,7 +96,8 @@ class GrpcRequest:
                 async for reply in call:
                     self.initial_metadata = await call.initial_metadata()
                     yield reply
-            except GRPCError as error:
+            except RpcError as error:
+                self.initial_metadata = error.initial_metadata()
                 self.ending = self._ended_by(error, timeout_s)
                 return
             self.initial_metadata = await call.initial_metadata()
@@ -106,7 +107,7 @@ class GrpcRequest:
         """An ending that we decide here, with the request id that every answer has."""
         return Ending(status, message, (("request_id", self.request_id),))
 
-    def _ended_by(self, error: Any, timeout_s: float | None) -> Ending:
+    def _ended_by(self, error: RpcError, timeout_s: float | None) -> Ending:
         metadata: Metadata = error.trailing_metadata()
         if error.status is Status.DEADLINE_EXCEEDED and not metadata:
             # Our own end of the call has noticed first, and the server's answer is no longer heard.

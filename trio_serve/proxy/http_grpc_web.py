@@ -65,7 +65,11 @@ async def _message(request: GrpcRequest, receive: Receive, text: bool) -> bytes:
     body = await request.read_body(receive, bytes_max * 4 // 3 + 4 if text else bytes_max)
     encoding = (request.header(b"grpc-encoding") or b"identity").decode("latin-1")
     try:
-        reader = MessageReader(request.message_bytes_max, decompressor(encoding))
+        decompress = decompressor(encoding)
+    except ValueError as error:
+        raise GRPCError(Status.UNIMPLEMENTED, str(error)) from None
+    try:
+        reader = MessageReader(request.message_bytes_max, decompress)
         messages = reader.receive(from_text(body) if text else body)
         reader.end()
     except ValueError as error:

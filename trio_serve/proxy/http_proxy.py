@@ -90,7 +90,11 @@ class HttpProxy:
             elif translator is not None:
                 await translator.answer(scope, path or "", receive, answer, head.request_id)
             elif route is None:
-                await answer.send_text(404, _not_found(scope["path"]))
+                wrong_type = self._grpc.wrong_type(scope, path or "") if self._grpc is not None else None
+                if wrong_type is not None:
+                    await answer.send_text(415, wrong_type)
+                else:
+                    await answer.send_text(404, _not_found(scope["path"]))
             elif head.problem:
                 await answer.send_text(400, head.problem)
             else:

@@ -1,4 +1,4 @@
-"""Connect's conformance suite, gRPC part: it drives our server and our client through adapters of ours."""
+"""Connect's conformance suite, gRPC and gRPC-Web: it drives our server and client through adapters."""
 
 import os
 import re
@@ -25,16 +25,32 @@ features:
 """
 
 
+WEB_FEATURES = """
+features:
+  versions: [HTTP_VERSION_1]
+  protocols: [PROTOCOL_GRPC_WEB]
+  codecs: [CODEC_PROTO]
+  compressions: [COMPRESSION_IDENTITY, COMPRESSION_GZIP, COMPRESSION_DEFLATE]
+  streamTypes: [STREAM_TYPE_UNARY, STREAM_TYPE_SERVER_STREAM]
+  supportsTls: false
+"""
+"""Browsers stream no requests."""
+
+
 def server() -> Outcome:
-    return _run("our server", "server", "connect_server")
+    return _run("gRPC", FEATURES, "our server", "server", "connect_server")
+
+
+def web_server() -> Outcome:
+    return _run("gRPC-Web", WEB_FEATURES, "our HTTP port", "server", "connect_server")
 
 
 def client() -> Outcome:
-    return _run("our client", "client", "connect_client")
+    return _run("gRPC", FEATURES, "our client", "client", "connect_client")
 
 
-def _run(against: str, mode: str, adapter: str) -> Outcome:
-    tool = "Connect conformance, gRPC"
+def _run(spoken: str, wanted: str, against: str, mode: str, adapter: str) -> Outcome:
+    tool = f"Connect conformance, {spoken}"
     program = find(*RUNNER)
     if program is None:
         return missing(tool, against, *RUNNER)
@@ -42,7 +58,7 @@ def _run(against: str, mode: str, adapter: str) -> Outcome:
         return Outcome(tool, against, skipped=f"{PROTOS} is not set")
     with tempfile.TemporaryDirectory() as directory:
         features = Path(directory, "features.yaml")
-        features.write_text(FEATURES)
+        features.write_text(wanted)
         done = subprocess.run(
             [
                 *(program, "--mode", mode, "--conf", str(features), "--max-servers", "2", "--"),
