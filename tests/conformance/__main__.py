@@ -28,6 +28,7 @@ def outcomes(scratch: Path) -> Iterator[Outcome]:
         yield everyday.nghttp(port, scratch)
         yield everyday.grpcurl(port)
         yield everyday.grpc_js(port)
+        yield everyday.k6(port)
         yield from proxies.run(port)
     certificate = scratch / "server.pem"
     issued = trustme.CA().issue_cert("localhost", "127.0.0.1")

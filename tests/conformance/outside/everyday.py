@@ -1,7 +1,8 @@
-"""The programs that people have at hand: curl, nghttp, grpcurl, grpc-js."""
+"""The programs that people have at hand: curl, nghttp, grpcurl, grpc-js, k6."""
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -123,6 +124,19 @@ def grpc_js(port: int) -> Outcome:
     if done.returncode:
         failed += (done.stderr[-300:],)
     return Outcome("grpc-js", "our server", sum(result == "ok" for result in results.values()), failed)
+
+
+def k6(port: int) -> Outcome:
+    program = find("k6", "TRIO_SERVE_K6")
+    if program is None:
+        return missing("k6", "our server", "k6", "TRIO_SERVE_K6")
+    script = Path(__file__).with_name("k6_client.js")
+    command = [program, "run", "--no-usage-report", "-e", f"ADDRESS=127.0.0.1:{port}", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    counts = re.findall(r"checks_(?:succeeded|failed)\S*: \S+ +(\d+) out of", done.stdout)
+    if done.returncode or len(counts) != 2:
+        return Outcome("k6", "our server", failed=((done.stdout + done.stderr)[-300:],))
+    return Outcome("k6", "our server", int(counts[0]), ("a check",) * int(counts[1]))
 
 
 def _run(tool: str, checks: Sequence[Check]) -> Outcome:
