@@ -1,6 +1,8 @@
 """Calls of all kinds from generated stubs to our own server in memory, in virtual time."""
 
+import gc
 import math
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -420,3 +422,47 @@ async def test_a_thousand_calls_at_once_share_one_connection() -> None:
                 nursery.start_soon(ask, number)
         assert sorted(replies) == sorted(f"Hello {number}" for number in range(1000))
         assert server.counters.connections_accepted == 1
+
+
+async def test_a_call_that_is_over_is_freed_without_the_garbage_collector() -> None:
+    """Thousands of calls a second must leave no cycles behind: neither the call nor its stream."""
+    async with served() as (_, channel):
+        stub = grpcio_stubs().GreeterStub(channel)
+        await stub.SayHello(hello())
+        gc.collect()
+        gc.disable()
+        try:
+            call = stub.SayHello(hello("you"))
+            held = [weakref.ref(call._call)]
+            await call
+            streamed = stub.SayHelloStreamReply(hello("2"))
+            held.append(weakref.ref(streamed._call))
+            assert len([reply async for reply in streamed]) == 2
+            del call, streamed
+            assert [each() for each in held] == [None, None]
+        finally:
+            gc.enable()
+
+
+async def test_whoever_awaits_a_reply_is_woken_once() -> None:
+    """Response headers and messages before the end are no reason to run."""
+    steps: list[str] = []
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            steps.append(task.name)
+
+    async with served() as (_, channel), trio.open_nursery() as nursery:
+        stub = grpcio_stubs().GreeterStub(channel)
+        await stub.SayHello(hello())
+
+        async def caller() -> None:
+            await stub.SayHello(hello())
+
+        counting = Steps()
+        trio.lowlevel.add_instrument(counting)
+        nursery.start_soon(caller)
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(counting)
+
+    assert len([name for name in steps if name.endswith("caller")]) == 2

@@ -13,10 +13,14 @@ class Wire:
         self.waiting: dict[int, Stream] = {}
         self.lent: list[tuple[int, int]] = []
         self.enlarged: list[tuple[int, int]] = []
+        self.room = 0
         self.woken = 0
 
     def wake(self) -> None:
         self.woken += 1
+
+    def receive_room(self, stream: Stream) -> int:
+        return self.room
 
     def lend_window(self, stream: Stream, size: int) -> None:
         self.lent.append((stream.id, size))
@@ -149,10 +153,8 @@ def test_what_is_kept_is_bounded_and_free_again_with_its_stream() -> None:
 
 
 def test_a_loan_is_needed_for_what_the_window_does_not_hold() -> None:
-    from trio_serve.wire.http2.windows import ReceiveWindow
-
-    one = stream(1)
-    loan = Loan(loans_on(Wire()), one)
-    one.receive_window = ReceiveWindow(1000)
+    wire = Wire()
+    loan = Loan(loans_on(wire), stream(1))
+    wire.room = 1000
     assert not loan.is_needed(1000)
     assert loan.is_needed(1001)

@@ -102,18 +102,28 @@ class Attempt:
         """Nobody wants this attempt any more."""
         if self.over:
             return
-        self.over = True
-        if self.stream is None:
-            self.call.channel.withdraw(self)
+        stream = self.stream
+        call = self._leave()
+        if stream is None:
+            call.channel.withdraw(self)
         elif self.connection is not None:
-            self.connection.wire.reset_stream(self.stream, code)
+            self.connection.wire.reset_stream(stream, code)
             self.connection.touch()
 
     def fail(self, status: Status, message: str, code: ErrorCode = ErrorCode.CANCEL) -> None:
         """End the attempt from our side, because of what the server sent or because it cannot start."""
         if not self.over:
+            call = self.call
             self.drop(code)
-            self.call.attempt_ended(self, Trailers(status, message, (), b""))
+            call.attempt_ended(self, Trailers(status, message, (), b""))
+
+    def _leave(self) -> OutgoingCall:
+        """The attempt is over: its stream and its call know it, and would else be kept alive by it."""
+        call = self.call
+        self.over = True
+        self.stream = None
+        del self.call
+        return call
 
     # What the wire connection reports (StreamReceiver).
 
@@ -142,14 +152,14 @@ class Attempt:
             self._end(Trailers(Status.INTERNAL, "the server ended the call without trailers", (), b""))
 
     def writable(self) -> None:
-        self.call.writable()
+        if not self.over:
+            self.call.writable()
 
     def reset(self, error: StreamEnded) -> None:
         if self.over:
             return
-        self.over = True
         end = Trailers(self._status_of(error), str(error), (), b"")
-        self.call.attempt_ended(self, end, processed=error.processed)
+        self._leave().attempt_ended(self, end, processed=error.processed)
 
     def _status_of(self, error: StreamEnded) -> Status:
         if not error.processed or self.connection is None or self.connection.wire.closed is not None:
@@ -162,9 +172,10 @@ class Attempt:
         return status
 
     def _end(self, end: Trailers) -> None:
-        self.over = True
-        if not self._end_sent and self.connection is not None and self.stream is not None:
+        stream = self.stream
+        call = self._leave()
+        if not self._end_sent and self.connection is not None and stream is not None:
             # The answer is complete, so the rest of the request is of no use to anybody.
-            self.connection.wire.reset_stream(self.stream, ErrorCode.NO_ERROR)
+            self.connection.wire.reset_stream(stream, ErrorCode.NO_ERROR)
             self.connection.touch()
-        self.call.attempt_ended(self, end)
+        call.attempt_ended(self, end)

@@ -159,6 +159,8 @@ class Channel:
         self.wait_for_ready = settings.wait_for_ready
         self.service_config = read_service_config(settings.service_config)
         self.alarms = Alarms()
+        self.now: Callable[[], float] = trio.current_time
+        """`trio.current_time`; while the channel runs, without its detour through the run context."""
         self.calls: set[OutgoingCall] = set()
         throttling = self.service_config.throttling
         throttle = TokenBucket(throttling) if throttling is not None else None
@@ -282,6 +284,7 @@ class Channel:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the connections, until `close`; cancelling drops them."""
         self._token = trio.lowlevel.current_trio_token()
+        self.now = trio.lowlevel.current_clock().current_time
         self._thread = threading.get_ident()
         try:
             async with trio.open_nursery() as nursery:

@@ -145,13 +145,10 @@ class ClientCall:
 
     async def _ended(self) -> Trailers:
         await trio.lowlevel.checkpoint()
-        await self._call.until(_is_over, abandon=False)
+        if self._call.end is None:
+            await self._call.over(abandon=False)
         assert self._call.end is not None
         return self._call.end
-
-
-def _is_over(call: OutgoingCall) -> bool:
-    return call.end is not None
 
 
 def _has_answered(call: OutgoingCall) -> bool:
@@ -201,10 +198,11 @@ class UnaryReply(ClientCall):
 
     async def _reply(self) -> Any:
         call = self._call
-        if call.end is not None:
+        if call.end is None:
+            await call.over(abandon=True)
+        else:
             await trio.lowlevel.checkpoint()
-        while call.end is None:
-            await call.park(abandon=True)
+        assert call.end is not None
         if call.end.status is not Status.OK:
             raise call.error()
         assert call.payload is not None

@@ -232,7 +232,8 @@ class ClientStream:
         """Wait for the end; messages that nobody took are passed over."""
         call = self._open_call
         await trio.lowlevel.checkpoint()
-        await call.until(lambda call: call.end is not None, abandon=True)
+        if call.end is None:
+            await call.over(abandon=True)
         self._keep_metadata()
         assert call.end is not None
         if call.end.status is not Status.OK:

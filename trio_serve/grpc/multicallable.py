@@ -189,10 +189,9 @@ class ClientMethod:
 
     def _deadline(self, timeout: float | None) -> float:
         deadline = inherited_deadline()
-        if timeout is not None:
-            deadline = min(deadline, trio.current_time() + timeout)
-        if self._config.timeout_s is not None:
-            deadline = min(deadline, trio.current_time() + self._config.timeout_s)
+        for seconds in (timeout, self._config.timeout_s):
+            if seconds is not None:
+                deadline = min(deadline, self._channel.now() + seconds)
         return deadline
 
     def _prefix(self, encoding: str) -> tuple[Fields, Compress | None]:

@@ -19,8 +19,8 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -92,6 +92,7 @@ class OutgoingCall:
         "_buffered",
         "_callbacks",
         "_crowd",
+        "_enders",
         "_refusals",
         "again",
         "attempts",
@@ -119,7 +120,8 @@ class OutgoingCall:
         self._alarm: Alarm | None = None
         self._buffered = 0
         self._refusals = 0
-        self._crowd: list[trio.lowlevel.Task] = []
+        self._crowd: list[trio.lowlevel.Task] = []  # wait for any change,
+        self._enders: list[trio.lowlevel.Task] = []  # and these for the end
         self._callbacks: list[Callable[[], None]] = []
 
     # What the caller does.
@@ -129,7 +131,7 @@ class OutgoingCall:
         self.channel.calls.add(self)
         deadline = self.head.deadline
         if deadline != math.inf:
-            if deadline <= trio.current_time():
+            if deadline <= self.channel.now():
                 self.deadline_passed()
             else:
                 self._alarm = self.channel.alarms.at(deadline, self.deadline_passed)
@@ -221,8 +223,14 @@ class OutgoingCall:
 
     async def park(self, *, abandon: bool) -> None:
         """Wait until anything about the call changes."""
+        await self._wait_in(self._crowd, abandon)
+
+    def over(self, *, abandon: bool) -> Awaitable[Any]:
+        """Wait until the call, which is not over yet, is; it wakes the waiter then and at no step before."""
+        return self._wait_in(self._enders, abandon)
+
+    def _wait_in(self, crowd: list[trio.lowlevel.Task], abandon: bool) -> Awaitable[Any]:
         task = trio.lowlevel.current_task()
-        crowd = self._crowd
         crowd.append(task)
 
         def leave(_: object) -> trio.lowlevel.Abort:
@@ -231,7 +239,7 @@ class OutgoingCall:
                 self.cancel()
             return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(leave)
+        return trio.lowlevel.wait_task_rescheduled(leave)  # noqa: ASYNC105 (whoever waits awaits it)
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once the call is over, now if it is."""
@@ -268,8 +276,8 @@ class OutgoingCall:
 
     def changing_fields(self, number: int) -> Fields:
         """The header fields that follow ``head.prefix`` in an attempt after ``number`` earlier ones."""
-        timeout_s = None if self.head.deadline == math.inf else self.head.deadline - trio.current_time()
         head = self.head
+        timeout_s = None if head.deadline == math.inf else head.deadline - self.channel.now()
         metadata = head.metadata
         if number:
             metadata = (*metadata, (b"grpc-previous-rpc-attempts", b"%d" % number))
@@ -338,6 +346,8 @@ class OutgoingCall:
             for attempt in attempts:
                 attempt.drop()
         self.requests = []
+        if self._enders:
+            _reschedule(self._enders)
         if self._crowd:
             self.wake()
         if self._callbacks:
@@ -367,10 +377,14 @@ class OutgoingCall:
                 self._commit(opened[0])
 
     def wake(self) -> None:
-        """Let every task that waits for the call look again."""
-        crowd, self._crowd = self._crowd, []
-        for task in crowd:
-            trio.lowlevel.reschedule(task)
+        """Let every task that waits for a change look again."""
+        _reschedule(self._crowd)
+
+
+def _reschedule(crowd: list[trio.lowlevel.Task]) -> None:
+    for task in crowd:
+        trio.lowlevel.reschedule(task)
+    crowd.clear()
 
 
 class _Room:

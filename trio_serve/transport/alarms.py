@@ -25,15 +25,11 @@ SHELLS_KEPT = 64
 class Alarm:
     """One action at one time; `Alarms.at` makes it."""
 
-    __slots__ = ("_alarms", "action", "time")
+    __slots__ = ("_alarms", "action")
 
-    def __init__(self, time: float, action: Callable[[], None], alarms: "Alarms") -> None:
-        self.time = time
+    def __init__(self, action: Callable[[], None], alarms: "Alarms") -> None:
         self.action: Callable[[], None] | None = action
         self._alarms = alarms
-
-    def __lt__(self, other: "Alarm") -> bool:
-        return self.time < other.time
 
     def cancel(self) -> None:
         """Never ring; a second time, or after it rang, does nothing."""
@@ -47,10 +43,12 @@ class Alarm:
 class Alarms:
     """Rings alarms from one task, `run`."""
 
-    __slots__ = ("_heap", "_scope", "_shells")
+    __slots__ = ("_count", "_heap", "_scope", "_shells")
 
     def __init__(self) -> None:
-        self._heap: list[Alarm] = []
+        # Time, number, alarm: tuples, which the heap compares without a step of Python's.
+        self._heap: list[tuple[float, int, Alarm]] = []
+        self._count = 0
         self._shells = 0
         self._scope: trio.CancelScope | None = None
 
@@ -59,9 +57,10 @@ class Alarms:
 
     def at(self, time: float, action: Callable[[], None]) -> Alarm:
         """Call ``action`` once `trio.current_time` has reached ``time`` (never for infinity)."""
-        alarm = Alarm(time, action, self)
+        alarm = Alarm(action, self)
         if time != math.inf:
-            heapq.heappush(self._heap, alarm)
+            self._count += 1
+            heapq.heappush(self._heap, (time, self._count, alarm))
             scope = self._scope
             if scope is not None and time < scope.deadline:
                 scope.deadline = time
@@ -78,20 +77,20 @@ class Alarms:
     def count_shell(self) -> None:
         self._shells += 1
         if self._shells > SHELLS_KEPT and self._shells * 2 > len(self._heap):
-            self._heap = [alarm for alarm in self._heap if alarm.action is not None]
+            self._heap = [entry for entry in self._heap if entry[2].action is not None]
             heapq.heapify(self._heap)
             self._shells = 0
 
     def _next_time(self) -> float:
         heap = self._heap
-        while heap and heap[0].action is None:
+        while heap and heap[0][2].action is None:
             heapq.heappop(heap)
             self._shells -= 1
-        return heap[0].time if heap else math.inf
+        return heap[0][0] if heap else math.inf
 
     def _ring_due(self, now: float) -> None:
         while self._next_time() <= now:
-            action = heapq.heappop(self._heap).action
+            action = heapq.heappop(self._heap)[2].action
             if action is None:
                 continue
             try:

@@ -37,6 +37,10 @@ class WindowLoans:
         self._kept: dict[Stream, int] = {}
         self.waiting: dict[Stream, int] = {}
 
+    def room(self, stream: Stream) -> int:
+        """How many bytes more the peer may send on ``stream``."""
+        return self._wire.receive_room(stream)
+
     def has(self, stream: Stream) -> bool:
         """Whether ``stream`` has the loan that it asked for last."""
         return stream in self._lent
@@ -100,8 +104,7 @@ class Loan:
 
         What was consumed but not announced yet counts as closed: a batch of it may never fill up.
         """
-        window = self._stream.receive_window
-        return window is not None and size > window.available
+        return size > self._loans.room(self._stream)
 
     def is_given(self) -> bool:
         return self._loans.has(self._stream)

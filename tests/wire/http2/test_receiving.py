@@ -450,6 +450,20 @@ def test_a_window_is_given_back_as_its_octets_are_consumed() -> None:
     assert window_updates(connection) == [(1, 800)]
 
 
+@pytest.mark.parametrize("consumed", [0, 300])
+def test_a_window_holds_what_its_size_says_and_no_octet_more(consumed: int) -> None:
+    """Whether or not something was consumed, too little to be given back, in between."""
+    connection, receiver = server(LEVEL)
+    connection.receive_data(post_open(1) + data(1, bytes(400)))
+    connection.acknowledge(receiver.streams[1], consumed)
+    connection.receive_data(data(1, bytes(600)))
+    assert StreamReset(1, ErrorCode.FLOW_CONTROL_ERROR, by_peer=False, processed=True) not in receiver.take()
+
+    connection.receive_data(data(1, b"x"))
+
+    assert StreamReset(1, ErrorCode.FLOW_CONTROL_ERROR, by_peer=False, processed=True) in receiver.take()
+
+
 def test_more_is_never_given_back_than_was_received() -> None:
     connection, receiver = server(LEVEL)
     connection.receive_data(post_open(1) + data(1, bytes(800)))

@@ -221,13 +221,13 @@ def _data(state: ConnectionState, stream_id: int, content: bytes, flow: int, end
     if stream is None or stream.state is HALF_CLOSED_REMOTE:
         _late_data(state, stream_id, flow)
         return
+    room = state.receive_room(stream)
     stream.unacknowledged += flow
-    # The last DATA there is needs no window of its own to be counted.
-    if stream.receive_window is not None or not end_stream or flow > state.limits.stream_window_bytes:
-        window = _window_of(state, stream)
-        if not window.take(flow):
-            text = f"DATA of {flow} octets in a stream window of {window.available}"
-            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, text)
+    if flow > room:
+        text = f"DATA of {flow} octets in a stream window of {room}"
+        raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, text)
+    if stream.receive_window is not None:
+        stream.receive_window.available = room - flow
     if not stream.headers_received:
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, "DATA before HEADERS")
     size = len(content)
@@ -256,6 +256,7 @@ def _window_of(state: ConnectionState, stream: Stream) -> ReceiveWindow:
     if window is None:
         limits = state.limits
         window = ReceiveWindow(limits.stream_window_bytes, limits.stream_window_bytes_max)
+        window.available = state.receive_room(stream)
         stream.receive_window = window
     return window
 
@@ -284,13 +285,12 @@ def acknowledge(state: ConnectionState, stream: Stream, size: int) -> None:
     size = min(size, stream.unacknowledged)
     if not size:
         return
-    stream.unacknowledged -= size
     state.give_back(size)
-    window = stream.receive_window
-    if window is not None and stream.state in AFTER_RECEIVED_END:
-        increment = window.give_back(size)
+    if stream.state in AFTER_RECEIVED_END:
+        increment = _window_of(state, stream).give_back(size)
         if increment:
             state.queue(window_update_frame(stream.id, increment))
+    stream.unacknowledged -= size
 
 
 def lend_window(state: ConnectionState, stream: Stream, size: int) -> None:

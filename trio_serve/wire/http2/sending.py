@@ -65,7 +65,7 @@ def open_stream(
     state.highest_id = stream_id
     state.streams_opened += 1
     stream = state.streams[stream_id] = Stream(stream_id, receiver)
-    stream.bodiless = (b":method", b"HEAD") in fields
+    stream.bodiless = (b":method", b"HEAD") in fields[:4]  # which are the pseudo-fields
     block = state.encoder.encode(fields)
     if changing:
         block += state.encoder.encode(changing)

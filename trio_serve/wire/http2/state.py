@@ -189,15 +189,21 @@ class ConnectionState:
         if increment:
             self.queue(window_update_frame(0, increment))
 
+    def receive_room(self, stream: Stream) -> int:
+        """How many octets more the peer may send on ``stream``."""
+        window = stream.receive_window
+        if window is not None:
+            return window.available
+        # Nothing was given back yet, so all that its window has lost is what was received.
+        return self.limits.stream_window_bytes - stream.unacknowledged
+
     def note_our_reset(self, stream_id: int) -> None:
         """We are about to reset ``stream_id``: what comes there from now on may have been under way."""
         stream = self.streams.get(stream_id)
         under_way = self.limits.stream_window_bytes
         if stream is not None:
-            if stream.state not in AFTER_RECEIVED_END:
-                under_way = 0
-            elif stream.receive_window is not None:
-                under_way = max(0, stream.receive_window.available)
+            receives = stream.state in AFTER_RECEIVED_END
+            under_way = max(0, self.receive_room(stream)) if receives else 0
         self.closed_streams.note_reset(stream_id, by_us=True, under_way=under_way)
 
     def drop(self, stream: Stream, ended: StreamEnded | None = None) -> None:

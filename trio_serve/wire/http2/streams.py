@@ -44,8 +44,8 @@ class StreamReceiver(Protocol):
 class Stream:
     """One request and its response.
 
-    ``receive_window`` and ``send_window`` are None as long as they stand at the initial size: most
-    streams carry one message each way and never need a window of their own.
+    ``send_window`` is None as long as it stands at the initial size, and ``receive_window`` until something
+    is given back: most streams carry one message each way and never need a window of their own.
     """
 
     __slots__ = (
