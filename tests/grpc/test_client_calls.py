@@ -39,6 +39,8 @@ def greeter() -> Any:
                     self.cancelled += 1
                     raise
             await stream.send_initial_metadata(metadata={"first": "1"})
+            if request.name == "hesitant":
+                await trio.sleep(1)
             await stream.send_message(pb2().HelloReply(message=f"Hello {request.name}"))
             await stream.send_trailing_metadata(metadata={"last": "2", "raw-bin": b"\x00\xff"})
 
@@ -457,12 +459,12 @@ async def test_whoever_awaits_a_reply_is_woken_once() -> None:
         await stub.SayHello(hello())
 
         async def caller() -> None:
-            await stub.SayHello(hello())
+            await stub.SayHello(hello("hesitant"))
 
         counting = Steps()
         trio.lowlevel.add_instrument(counting)
         nursery.start_soon(caller)
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(2)
         trio.lowlevel.remove_instrument(counting)
 
     assert len([name for name in steps if name.endswith("caller")]) == 2
