@@ -34,7 +34,10 @@ def build(
     app_dir: str | None,
     grpc_servicer_functions: tuple[str, ...],
 ) -> None:
-    """Write the configuration file of applications: their deployments, and the options that the code sets."""
+    """Write the configuration file of applications.
+
+    It has their deployments, and the options that the code sets.
+    """
     from trio_serve.instance.building import build_file
 
     sys.exit(build_file(import_paths, output_path, app_dir, grpc_servicer_functions))
@@ -81,9 +84,9 @@ _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--ready-fd", type=int, hidden=True)
 @click.option("--options-fd", type=int, hidden=True)
 def start(blocking: bool, ready_fd: int | None, options_fd: int | None, **options: Any) -> None:
-    """Start a long-lived instance: it serves on without this terminal, until `shutdown`.
+    """Start an instance that serves on without this terminal.
 
-    There is one for each state directory.  What the last one ran, until it was stopped or killed, is
+    It ends with `shutdown`.  There is one for each state directory.  What the last one ran, until it was stopped or killed, is
     deployed again.
     """
     from trio_serve.instance import detached_commands
@@ -101,7 +104,7 @@ def start(blocking: bool, ready_fd: int | None, options_fd: int | None, **option
     "--wait/--no-wait", default=True, show_default=True, help="Return when all runs, or has failed."
 )
 def deploy(config_file: str, state_dir: str | None, app_dir: str | None, wait: bool) -> None:
-    """Have the instance run what a configuration file says, and nothing else.
+    """Have the instance run what a file says, and nothing else.
 
     What is new is started, what changed is updated with no call lost, what is not in the file is drained and
     deleted, and where a change fails the version before it serves on.
@@ -125,7 +128,7 @@ def status(state_dir: str | None, name: str | None) -> None:
 @_state_dir
 @_name
 def config(state_dir: str | None, name: str | None) -> None:
-    """Print what the applications of the instance were deployed from, as YAML."""
+    """Print what the instance's applications were deployed from."""
     from trio_serve.instance import detached_commands
 
     sys.exit(detached_commands.config(state_dir, name))
