@@ -86,8 +86,8 @@ _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def start(blocking: bool, ready_fd: int | None, options_fd: int | None, **options: Any) -> None:
     """Start an instance that serves on without this terminal.
 
-    It ends with `shutdown`.  There is one for each state directory.  What the last one ran, until it was stopped or killed, is
-    deployed again.
+    It ends with `shutdown`.  There is one for each state directory.  What the last one ran, until it was
+    stopped or killed, is deployed again.
     """
     from trio_serve.instance import detached_commands
     from trio_serve.instance.start_options import StartOptions
