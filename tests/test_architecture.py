@@ -25,7 +25,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"trio", "outcome", "grpclib", "google", "attrs", "multidict"},
     ),
     "generated": ({"grpc"}, set()),
-    "serving": ({"actors"}, {"trio", "outcome", "attrs", "cattrs"}),
+    "serving": ({"actors"}, {"trio", "outcome", "attrs", "cattrs", "typing_extensions"}),  # the last for mypy
     "proxy": (
         {"wire.grpc", "transport", "grpc", "actors", "serving"},
         {
@@ -52,7 +52,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # the faces at the top: the public names and the command line
     "": (
         {"transport", "grpc", "actors", "serving", "proxy", "observe", "instance", "engines", "testing"},
-        {"trio", "click"},
+        {"trio", "click", "mypy"},
     ),
 }
 

@@ -178,6 +178,22 @@ async def test_the_same_model_id_goes_to_the_same_replica() -> None:
     assert sorted(Model.log) == ["+a", "+b", "-a", "-b"], "unloaded at the replicas' stop"
 
 
+async def test_the_same_model_id_goes_elsewhere_while_its_replica_is_full() -> None:
+    """The first call has no model loaded yet when the second one comes."""
+
+    @deployment(num_replicas=2, max_ongoing_requests=1)
+    class Slow:
+        async def __call__(self) -> str:
+            await trio.sleep(10)
+            return get_replica_context().replica_tag
+
+    async with serving(Slow.bind()) as (_, handle):
+        begun = trio.current_time()
+        calls = [handle.options(multiplexed_model_id="a").remote() for _ in range(2)]
+        assert len({await call for call in calls}) == 2
+        assert trio.current_time() == begun + 10
+
+
 async def test_models_can_be_loaded_before_the_first_call() -> None:
     """In an async constructor and in reconfigure, when nothing is served yet."""
 

@@ -1,6 +1,7 @@
 """Streams: a rendezvous at every hop, and an end for the producer when the consumer leaves."""
 
 import gc
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -129,6 +130,36 @@ async def test_cancelling_a_stream_ends_its_generator(method: str) -> None:
         assert stream.cancelled()
         await controller.applications["default"].fleets["Source"].members[0].child.actor.wait_idle()
         assert produced.ends == [{"count": "GeneratorExit", "sync_count": "closed"}[method]]
+
+
+async def test_a_plain_generator_is_closed_at_once_in_the_thread_that_stepped_it() -> None:
+    """And not whenever and wherever Python collects it."""
+    threads: list[int] = []
+    kept: list[Any] = []
+
+    @deployment
+    class Source:
+        def items(self) -> Iterator[int]:
+            generator = self.counted()
+            kept.append(generator)
+            return generator
+
+        def counted(self) -> Iterator[int]:
+            threads.append(threading.get_ident())
+            try:
+                yield 1
+                yield 2
+            finally:
+                threads.append(threading.get_ident())
+
+    async with serving(Source.bind()) as (controller, handle):
+        stream = handle.options(stream=True).items.remote()
+        assert await anext(stream) == 1
+        stream.cancel()
+        await controller.applications["default"].fleets["Source"].members[0].child.actor.wait_idle()
+        assert len(threads) == 2
+        assert len(set(threads)) == 1
+        assert threads[0] != threading.get_ident()
 
 
 async def test_a_stream_that_is_dropped_is_cancelled() -> None:

@@ -14,7 +14,7 @@ Source: Ray Serve's DeploymentHandle.
 import contextvars
 from math import inf
 from threading import get_ident
-from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, overload
 
 import outcome
 import trio
@@ -34,7 +34,18 @@ from trio_serve.serving.responses import (
     InstanceEnded,
 )
 
-R = TypeVar("R", bound="DeploymentResponse[Any] | DeploymentResponseGenerator[Any]")
+if TYPE_CHECKING:  # a default, so that the bare name stays a type, which the running Python may not know
+    from typing_extensions import TypeVar
+
+    R = TypeVar(
+        "R",
+        bound="DeploymentResponse[Any] | DeploymentResponseGenerator[Any]",
+        default="DeploymentResponse[Any]",
+    )
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
 
 
 class Destination(Protocol):

@@ -12,7 +12,7 @@ Source: Ray Serve's DeploymentResponse and DeploymentResponseGenerator.
 from collections.abc import Generator
 from math import inf
 from threading import get_ident
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
 import outcome
 import trio
@@ -22,7 +22,14 @@ from trio_serve.actors import CallCancelled, DeadlinePassed, Deliver, Envelope, 
 from trio_serve.serving.errors import ServeError
 from trio_serve.serving.replies import EndOfStream, StreamReply, UnaryReply
 
-T = TypeVar("T")
+if TYPE_CHECKING:  # a default, so that the bare name stays a type, which the running Python may not know
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
 class Home(Protocol):
