@@ -35,7 +35,7 @@ bench: $(VENV)/bench  ## speed beside grpcio, grpc.aio, grpclib, (where Go is th
 	@$(BIN)/python -m benchmarks
 
 bench-overload: $(VENV)/bench  ## what is still served at 2, 5 and 10 times the capacity, beside grpc.aio
-	@$(BIN)/python -m benchmarks.overload
+	@$(BIN)/python -m benchmarks.overload --plot docs/overload.svg
 
 bench-ray: $(VENV)/bench  ## beside Ray Serve, which gets an environment of its own (some minutes)
 	@$(PYTHON) -m venv $(VENV)-ray
