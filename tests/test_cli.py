@@ -208,7 +208,8 @@ def test_a_second_signal_cuts_off_what_is_left_and_says_so(shell: Shell, second:
         assert served.stop(second) == 1
 
         assert isinstance(call.exception(), grpc.RpcError)
-        assert f"{second.name} again: cutting off 1 call in flight" in served.log
+        cut = "1 call in flight (1 /helloworld.Greeter/SayHello)"
+        assert f"{second.name} again: cutting off {cut}\n" in served.log
         assert "Traceback" not in served.log
 
 

@@ -229,11 +229,15 @@ class _Serving:
             async for number in arriving:
                 name = signal.Signals(number).name
                 if self._asked.cancel_called:
-                    logger.warning("%s again: cutting off what is left", name)
+                    logger.warning("%s again: cutting off %s", name, self._in_flight())
                     self._cut.cancel()
                     return
-                logger.info("%s: draining; a second signal cuts off what is left", name)
+                logger.info("%s: draining, %s; a second signal cuts them off", name, self._in_flight())
                 self._asked.cancel()
+
+    def _in_flight(self) -> str:
+        instance: Instance | None = getattr(self, "_instance", None)  # a signal can come before there is one
+        return "0 calls in flight" if instance is None else instance.in_flight
 
     async def _end_with(self, pid: int) -> None:
         """Stop when the process ``pid`` has ended, however it did."""

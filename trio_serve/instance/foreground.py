@@ -182,8 +182,7 @@ class _Foreground:
         return " and ".join(repr(target.name) for target in self._targets)
 
     def _in_flight(self) -> str:
-        calls = 0 if self._instance is None else self._instance.calls_in_flight
-        return f"{calls} calls in flight" if calls != 1 else "1 call in flight"
+        return "0 calls in flight" if self._instance is None else self._instance.in_flight
 
     async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
         obeyed = (

@@ -11,6 +11,7 @@ Knows nothing of threads, signals and command lines.
 
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -36,6 +37,9 @@ from trio_serve.serving.responses import DeploymentResponse
 from trio_serve.serving.status import ServeStatus
 
 Handle = DeploymentHandle[DeploymentResponse[Any]]
+
+NAMED_MAX = 5
+"""Methods that are named where it is told what is in flight."""
 
 current_instance: ContextVar["Instance"] = ContextVar("trio_serve.instance")
 """The innermost instance that is open around the code that asks."""
@@ -261,7 +265,20 @@ class Instance:
     @property
     def calls_in_flight(self) -> int:
         """Calls that came in through a proxy and have no answer yet."""
-        return sum(door.calls_in_flight for door in self._doors.values())
+        return sum(number for door in self._doors.values() for number in door.in_flight.values())
+
+    @property
+    def in_flight(self) -> str:
+        """The same in words: ``3 calls in flight (2 /pkg.Service/Method, 1 over HTTP)``."""
+        counted = Counter[str]()
+        for door in self._doors.values():
+            counted.update(door.in_flight)
+        calls = counted.total()
+        text = f"{calls} call{'' if calls == 1 else 's'} in flight"
+        named = [f"{number} {what}" for what, number in counted.most_common(NAMED_MAX)]
+        if len(counted) > NAMED_MAX:
+            named.append("others")
+        return f"{text} ({', '.join(named)})" if named else text
 
     async def listen(
         self,

@@ -74,8 +74,10 @@ class GrpcDoor(Door):
         self.proxy = proxy
 
     @property
-    def calls_in_flight(self) -> int:
-        return sum(counters.running for counters in self.proxy.server.method_counters.values())
+    def in_flight(self) -> dict[str, int]:
+        """How many calls have no answer yet, by their method."""
+        counters = self.proxy.server.method_counters
+        return {path: of_method.running for path, of_method in counters.items() if of_method.running}
 
     async def accept(self, nursery: trio.Nursery) -> None:
         """Serve in ``nursery`` whoever connects, and has connected since the socket listens."""
@@ -108,8 +110,10 @@ class HttpDoor(Door):
         self._server: HttpServer | None = None
 
     @property
-    def calls_in_flight(self) -> int:
-        return 0 if self.proxy is None else self.proxy.counters.ongoing
+    def in_flight(self) -> dict[str, int]:
+        """How many requests have no answer yet."""
+        ongoing = 0 if self.proxy is None else self.proxy.counters.ongoing
+        return {"over HTTP": ongoing} if ongoing else {}
 
     async def accept(self, nursery: trio.Nursery) -> None:
         """Serve in ``nursery`` whoever connects, and has connected since the socket listens."""
