@@ -259,13 +259,7 @@ class _Worker:
         actor, task, serve = self.actor, self.task, self.actor.serve
         home = actor._home  # a parked worker keeps nothing of its last call alive
         idle, turns = actor._idle, actor.turns
-
-        def leave(_: RaiseCancelT) -> Abort:
-            idle.remove(self)
-            if not scope.cancel_called:  # but a scope around it was
-                actor.receiving = False
-            return Abort.SUCCEEDED
-
+        leave: Callable[[RaiseCancelT], Abort] | None = None
         envelope = self.envelope
         if envelope is not None:
             # A new worker: its first step ran in the context of whoever delivered.
@@ -273,6 +267,8 @@ class _Worker:
             await trio.lowlevel.cancel_shielded_checkpoint()
         while True:
             if envelope is None:
+                if leave is None:  # most workers of long streams never park: each spares 500 bytes
+                    leave = self._leaving(scope)
                 idle.append(self)
                 await wait_task_rescheduled(leave)
                 envelope = self.envelope
@@ -290,6 +286,17 @@ class _Worker:
             envelope = None
             # If the scope was cancelled all the same, as the work was about to return, the next
             # wait says so with no envelope in hand.
+
+    def _leaving(self, scope: trio.CancelScope) -> Callable[[RaiseCancelT], Abort]:
+        """What happens when the parked worker is cancelled."""
+
+        def leave(_: RaiseCancelT) -> Abort:
+            self.actor._idle.remove(self)
+            if not scope.cancel_called:  # but a scope around it was
+                self.actor.receiving = False
+            return Abort.SUCCEEDED
+
+        return leave
 
     def _answer_failure(self, envelope: Envelope, failure: BaseException | None) -> None:
         if failure is None:
