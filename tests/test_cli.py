@@ -183,6 +183,9 @@ def test_who_comes_before_it_serves_waits_for_the_answer(shell: Shell, used_port
             pass  # it listens
         served.address = f"127.0.0.1:{port}"
         assert served.greeting("early") == "Hello early"
+        assert re.search(
+            r"'default' Greeter: .*1 STARTING; Greeter#\w+ waits for its constructor\n", served.log
+        )
 
 
 # -- the end -----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What starts, told while it starts: a line in the log for each deployment whose state changes.
 
-    'app1' Ranker: UPDATING, 1 RUNNING, 1 STARTING
+    'app1' Ranker: UPDATING, 1 RUNNING, 1 STARTING; Ranker#x7Kq2A waits for its constructor
     'app1' Ranker: HEALTHY, 2 RUNNING
 
 Knows the status of an instance, and nothing of how things start.
@@ -14,12 +14,16 @@ import trio
 
 from trio_serve.instance.errors_alone import errors_alone
 from trio_serve.instance.instance import Instance
+from trio_serve.serving.fleet import Fleet
+from trio_serve.serving.replica import ReplicaState
 from trio_serve.serving.status import DeploymentStatus
 
 logger = logging.getLogger("trio_serve.run")
 
 LOOK_EACH_S = 0.05
 REMIND_EACH_S = 10.0
+NAMED_MAX = 4
+"""Replicas of one deployment that are named; how many there are is told besides."""
 
 
 @asynccontextmanager
@@ -59,4 +63,12 @@ def _states(instance: Instance) -> Iterator[tuple[str, str, bool]]:
         for deployment, overview in app.deployments.items():
             replicas = [f"{number} {state}" for state, number in overview.replica_states.items() if number]
             words = [overview.status, *replicas, *([overview.message] if overview.message else [])]
-            yield f"{name!r} {deployment}", ", ".join(words), overview.status is DeploymentStatus.UPDATING
+            state = ", ".join(words) + _waiting(instance.controller.applications[name].fleets[deployment])
+            yield f"{name!r} {deployment}", state, overview.status is DeploymentStatus.UPDATING
+
+
+def _waiting(fleet: Fleet) -> str:
+    """Which replicas are starting, and what each of them waits for."""
+    starting = [replica for replica in fleet.replicas() if replica.state is ReplicaState.STARTING]
+    named = [f"{replica.tag} waits for {replica.waits_for}" for replica in starting[:NAMED_MAX]]
+    return "".join(f"; {each}" for each in named)

@@ -93,6 +93,8 @@ class Replica:
     def __init__(self, surroundings: Surroundings, spec: DeploymentSpec, number: str) -> None:
         self.spec = spec
         self.state = ReplicaState.STARTING
+        self.waits_for = "its constructor"
+        """What it waits for while it is STARTING, for who tells how it comes up."""
         self.context = ReplicaContext(surroundings.application, spec.name, f"{spec.name}#{number}")
         self.model_ids: frozenset[str] = frozenset()
         self.methods: dict[str, BoundMethod] = {}
@@ -154,10 +156,13 @@ class Replica:
                 self._open_scope(nursery)
                 await self._construct()
                 if self.spec.options.user_config is not None:
+                    self.waits_for = "reconfigure()"
                     await self.reconfigure(self.spec.options.user_config)
+                self.waits_for = "the startup of its ASGI application"
                 async with self._lifespan():
                     checked = hasattr(self.context.servable_object, "check_health")
                     if checked:
+                        self.waits_for = "check_health()"
                         await self.check_health()
                     await nursery.start(functools.partial(self.actor.run, receive=False))
                     if checked:
