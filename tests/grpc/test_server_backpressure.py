@@ -9,6 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.grpc.echo import CHAT, MANY, ONE, SUM, Echo, Note, serving
 from tests.grpc.raw_client import RawClient, connected
+from trio_serve.grpc.outbox import MESSAGES_A_TURN
 from trio_serve.transport.memory import PIPE_BYTES
 from trio_serve.transport.window_loans import LOANS_BYTES_MAX
 from trio_serve.transport.writer import BACKLOG_HIGH
@@ -154,6 +155,34 @@ async def test_40_deaf_handlers_hold_up_no_other_call_of_the_connection() -> Non
         other = await client.call(ONE, Note(blob=bytes(2 * MIB)))
         assert (await other.done()).status is Status.OK
         assert trio.current_time() - started < 1
+
+
+async def test_a_window_full_of_tiny_messages_leaves_the_others_their_turns() -> None:
+    """They came while the handler slept: now it could take one after the other and never wait."""
+    taken, awake = 0, trio.Event()
+
+    class Counting(Echo):
+        async def Sum(self, requests: Any, context: Any) -> Any:
+            nonlocal taken
+            await awake.wait()
+            async for _ in requests:
+                taken += 1
+            return Note(number=taken)
+
+    async with connected(serving(Counting())) as client:
+        call = await client.call(SUM, end=False)
+        client.wire.send_data(call.stream, frame_message(b"") * 12_000, end_stream=True)
+        await client.flush()
+        await wait_all_tasks_blocked()
+        awake.set()
+        most = 0
+        while taken < 12_000:
+            before = taken
+            await trio.lowlevel.checkpoint()
+            most = max(most, taken - before)
+
+        assert (await call.done()).status is Status.OK
+    assert most <= 2 * MESSAGES_A_TURN
 
 
 @pytest.mark.parametrize("size", [60_000, 65_530, 65_536, 66_000, 131_072, MIB, 4 * MIB - 16])

@@ -26,7 +26,7 @@ from grpclib.exceptions import GRPCError
 
 from trio_serve.grpc.counters import MethodCounters
 from trio_serve.grpc.inbox import EndOfStream, Inbox
-from trio_serve.grpc.outbox import LARGE_MESSAGE_BYTES, Outbox
+from trio_serve.grpc.outbox import LARGE_MESSAGE_BYTES, MESSAGES_A_TURN, Outbox
 from trio_serve.transport.alarms import Alarm
 from trio_serve.transport.connection import Http2Connection
 from trio_serve.transport.window_loans import Loan
@@ -275,6 +275,10 @@ class ServerCall:
         inbox = self._inbox
         if inbox is None:
             inbox = self._open_inbox()
+        inbox.turn += 1
+        if inbox.turn >= MESSAGES_A_TURN:
+            inbox.turn = 0
+            await trio.lowlevel.checkpoint()  # a window holds tens of thousands of tiny messages
         try:
             while (payload := inbox.take_nowait()) is None:
                 await inbox.wait()

@@ -53,6 +53,7 @@ class Inbox:
         "_source",
         "ended",
         "error",
+        "turn",
     )
 
     def __init__(self, reader: MessageReader, source: Source, loan: Loan | None = None) -> None:
@@ -66,6 +67,8 @@ class Inbox:
         self._place = ParkingPlace()
         self.ended = False
         self.error: BaseException | None = None
+        self.turn = 0
+        """Messages taken since their taker last let others run, as it counts them."""
 
     def put(self, data: bytes, end_stream: bool) -> None:
         """DATA came.  Whoever waits is woken only when its message is complete."""
@@ -120,6 +123,7 @@ class Inbox:
 
     def wait(self) -> Coroutine[Any, Any, None]:
         """Wait until it is worth to `take_nowait` again.  Cancelling loses nothing."""
+        self.turn = 0
         return self._place.park()
 
     def _cut(self) -> bool:

@@ -26,7 +26,7 @@ from trio_serve.wire.grpc.compression import Compress
 from trio_serve.wire.http2 import Stream
 
 MESSAGES_A_TURN = 64
-"""After so many messages without waiting, a sender lets other tasks run."""
+"""After so many messages without waiting, a sender, or a receiver, lets other tasks run."""
 
 LARGE_MESSAGE_BYTES = 16 * 1024
 """A longer message is sent without copying it behind its prefix; also the size of a DATA frame."""
