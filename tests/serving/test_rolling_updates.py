@@ -1,6 +1,5 @@
 """Changing what runs: new replicas are ready before the old ones go, and what fails changes nothing."""
 
-
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked

@@ -52,8 +52,7 @@ def seeds() -> list[int]:
     return list(range(int(first), int(last or first) + 1))
 
 
-@pytest.fixture
-def replayable(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def shuffle_by(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trio shuffles tasks on purpose; here by the seed."""
     from trio._core import _run
 
@@ -116,7 +115,7 @@ class Observer:
         self.clock = clock
         self.controller: Controller
         self.replies: dict[int, list[Any]] = {}
-        self.ran = 0
+        self.began: list[tuple[float, str]] = []
         self.at_work: dict[str, int] = {}
         self.broken: list[str] = []
         self.held_up_until = -inf
@@ -138,7 +137,7 @@ class Observer:
         self.at_work[tag] = self.at_work.get(tag, 0) + 1
         self.must(self.at_work[tag] <= actor.ongoing, f"{tag} counts fewer calls than are at work")
         self.must(actor.ongoing <= actor.max_ongoing, f"{tag} has more at work than max_ongoing_requests")
-        self.ran += 1
+        self.began.append((self.clock.current_time(), tag))
         ancestors.set((*ancestors.get(), envelope))
         self.check(envelope)
         return envelope
@@ -434,13 +433,31 @@ def watch_answers(monkeypatch: pytest.MonkeyPatch, observer: Observer) -> None:
         monkeypatch.setattr(kind, "finish", finish)
 
 
-@pytest.mark.usefixtures("replayable")
 @pytest.mark.parametrize("seed", seeds())
 async def test_the_invariants_hold(
     seed: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     print(f"seed {seed}: TRIO_SERVE_SEEDS={seed} replays it")
     caplog.set_level("CRITICAL")
+    await simulate(seed, monkeypatch)
+
+
+def test_a_seed_runs_the_same_way_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL")
+    runs = []
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            observer = trio.run(simulate, 7, patched, clock=MockClock(autojump_threshold=0))
+            runs.append(observer.began)
+    assert runs[0] == runs[1]
+    assert len(runs[0]) > REQUESTS / 2
+
+
+async def simulate(seed: int, monkeypatch: pytest.MonkeyPatch) -> Observer:
+    """One whole run, and what must hold in it."""
+    shuffle_by(seed, monkeypatch)
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, MockClock)
     observer = Observer(clock)
@@ -469,3 +486,4 @@ async def test_the_invariants_hold(
     assert set(answers) == {1}, "a call was answered more than once, or never"
     assert len(answers) >= REQUESTS
     assert simulation.fates.get("answered", 0) > 0
+    return observer
