@@ -35,6 +35,7 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # --state-dir '' is the user's own
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield tmp_path
     for number, handler in before.items():
