@@ -135,7 +135,6 @@ class GrpcProxy:
 
     def _ended(self, call: ServerCall, status: int, seconds: float) -> None:
         reply: GrpcReply | None = call.context
-        call.context = None  # it leads back to the call, and each would be work for the garbage collector
         counters = None if reply is None else reply.counters
         if counters is None:  # it never found an application, whose name then is anybody's invention
             path = call.method.path
