@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import grpc
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 
 class Shell:

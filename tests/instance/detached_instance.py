@@ -19,7 +19,7 @@ from tests.shell import Shell
 from trio_serve.instance.admin_client import AdminClient
 from trio_serve.instance.state_directory import StateDirectory
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 SHOP = """\
 import pathlib
