@@ -9,7 +9,7 @@
 The usual ports become free ones.  Left out are `pip`, `make`, and programs that this machine has not.  Every
 other block, one without a language above all, is only shown.
 
-python -m tests.document docs/grpc.md        runs in the working directory; the first difference ends it
+python -m tests.document docs/grpc.md        the first difference ends it
 """
 
 import ast
@@ -25,6 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -171,13 +172,29 @@ def _compare(wanted: str, got: str, where: str) -> None:
         raise AssertionError(f"{where}\n{difference}")
 
 
-def main(document: str) -> None:
-    """Use ``document`` here, with nothing of the environment that would lead elsewhere."""
+def folder_for(document: pathlib.Path, empty: pathlib.Path) -> pathlib.Path:
+    """Where its reader works: an ``empty`` folder, or for an example a copy of its own, beside the protos."""
+    home = document.parent
+    if home.parent != ROOT / "examples":
+        return empty
+    shutil.copytree(ROOT / "protos", empty / "protos")
+    shutil.copytree(home, empty / "examples" / home.name, ignore=shutil.ignore_patterns("*_pb2*.py"))
+    return empty / "examples" / home.name
+
+
+def main(document: pathlib.Path) -> None:
+    """Use ``document`` in a folder of its own, with nothing of the environment that would lead elsewhere."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
+        os.chdir(folder_for(document, pathlib.Path(empty)))
+        _use_here(document)
+
+
+def _use_here(document: pathlib.Path) -> None:
     os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ["XDG_STATE_HOME"] = os.path.abspath("state")
     sys.path.insert(0, os.getcwd())
-    trio.run(Reader().use, blocks_of(pathlib.Path(document)))
+    trio.run(Reader().use, blocks_of(document))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(pathlib.Path(sys.argv[1]).resolve())
