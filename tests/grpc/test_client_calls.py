@@ -468,3 +468,15 @@ async def test_whoever_awaits_a_reply_is_woken_once() -> None:
         trio.lowlevel.remove_instrument(counting)
 
     assert len([name for name in steps if name.endswith("caller")]) == 2
+
+
+async def test_metadata_that_the_server_does_not_take_fails_before_it_is_sent() -> None:
+    """The connection lives on: nothing of the call ever reached the server."""
+    async with served() as (_, channel):
+        stub = grpcio_stubs().GreeterStub(channel)
+        await stub.SayHello(hello())
+        with pytest.raises(RpcError) as caught:
+            await stub.SayHello(hello(), metadata=[("k", "v" * 20_000)])
+        assert caught.value.status is Status.RESOURCE_EXHAUSTED
+        assert "header list" in (caught.value.message or "")
+        assert (await stub.SayHello(hello("you"))).message == "Hello you"

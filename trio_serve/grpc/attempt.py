@@ -60,6 +60,7 @@ class Attempt:
 
         Raises:
             TooManyStreams, ConnectionClosing: not here, not now; nothing was sent.
+            HeaderListTooLarge: not to this server; nothing was sent.
         """
         call = self.call
         self.stream = connection.wire.open_stream(

@@ -50,7 +50,7 @@ from trio_serve.transport.dialing import BackoffOptions, ClientTls
 from trio_serve.transport.keepalive import KeepaliveOptions
 from trio_serve.transport.lifetime import LifetimeOptions
 from trio_serve.wire.grpc import MetadataLike, Status, encode_metadata
-from trio_serve.wire.http2 import ConnectionClosing, TooManyStreams
+from trio_serve.wire.http2 import ConnectionClosing, HeaderListTooLarge, TooManyStreams
 
 if TYPE_CHECKING:
     from grpclib.const import Cardinality
@@ -358,6 +358,8 @@ class Channel:
                     attempt.open(connection)
                 except (TooManyStreams, ConnectionClosing):
                     continue
+                except HeaderListTooLarge as error:
+                    attempt.fail(Status.RESOURCE_EXHAUSTED, str(error))
                 return True
         return False
 

@@ -9,6 +9,7 @@ from trio_serve.wire.http2 import (
     ConnectionClosing,
     ErrorCode,
     Fields,
+    HeaderListTooLarge,
     Limits,
     State,
     Stream,
@@ -27,6 +28,7 @@ from .peer import (
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
+    MAX_HEADER_LIST_SIZE,
     PING,
     RST_STREAM,
     client,
@@ -427,3 +429,59 @@ def test_nothing_is_queued_once_the_connection_has_ended() -> None:
     connection.terminate(ErrorCode.NO_ERROR, "again")
 
     assert not connection.unsent
+
+
+# -- the peer's MAX_HEADER_LIST_SIZE --------------------------------------------------------------------
+
+LARGE: Fields = ((b"grpc-status", b"0"), (b"k", b"v" * 1000))  # 44 and 1033 octets
+LARGE_SIZE = 44 + 1033
+
+
+def test_a_request_over_the_servers_header_list_size_is_not_sent() -> None:
+    size = sum(len(name) + len(value) + 32 for name, value in GET_FIELDS) + 100
+    connection, receiver = client(None, (MAX_HEADER_LIST_SIZE, size))
+    receiver.open(connection, (*GET_FIELDS, (b"k", b"v" * 67)))
+    assert shape(connection)
+
+    with pytest.raises(
+        HeaderListTooLarge, match=f"header list of {size + 1} bytes is over the server's {size}"
+    ):
+        receiver.open(connection, (*GET_FIELDS, (b"k", b"v" * 68)))
+
+    assert not connection.unsent
+    assert receiver.open(connection, GET_FIELDS).id == 3
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_trailers_over_the_clients_header_list_size_end_the_stream_with_an_error(whole: bool) -> None:
+    connection, stream, receiver = serving((MAX_HEADER_LIST_SIZE, LARGE_SIZE - 1))
+
+    if whole:
+        connection.send_reply(stream, OK, b"message", LARGE)
+    else:
+        connection.send_headers(stream, OK)
+        connection.send_headers(stream, LARGE, end_stream=True)
+
+    assert sent(connection)[-1] == (RST_STREAM, 0, 1, ErrorCode.INTERNAL_ERROR.to_bytes(4, "big"))
+    assert receiver.take() == [StreamClosed(1)]
+
+
+def test_trailers_at_the_clients_header_list_size_are_sent() -> None:
+    connection, stream, _ = serving((MAX_HEADER_LIST_SIZE, LARGE_SIZE))
+
+    connection.send_reply(stream, OK, b"message", LARGE)
+
+    assert [kind for kind, _, _ in shape(connection)] == [HEADERS, DATA, HEADERS]
+
+
+def test_a_header_list_size_that_is_lowered_holds_for_what_was_sent_before() -> None:
+    connection, _, receiver = serving()
+    for number in range(1, 7, 2):
+        connection.send_reply(receiver.streams[number], OK, b"message", LARGE)
+        connection.receive_data(get(number + 2))
+    connection.receive_data(settings((MAX_HEADER_LIST_SIZE, 100)))
+    connection.data_to_send()
+
+    connection.send_reply(receiver.streams[7], OK, b"message", LARGE)
+
+    assert sent(connection)[-1][0] == RST_STREAM

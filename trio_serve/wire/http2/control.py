@@ -49,9 +49,11 @@ def _settings(state: ConnectionState, flags: int, stream_id: int, payload: bytes
         state.floods.glitch(state.now)
     state.floods.reply()
     peer = state.peer
-    initial_window = peer.initial_window
+    initial_window, list_bytes_max = peer.initial_window, peer.header_list_bytes_max
     for table_bytes in peer.apply(payload, from_server=not state.is_server, first=first):
         state.encoder.limit(table_bytes)
+    if peer.header_list_bytes_max != list_bytes_max:
+        state.encoder.known.clear()  # what the old limit let through may be too large for the new one
     state.input_phase = InputPhase.FRAMES
     if peer.initial_window != initial_window:
         _move_send_windows(state, peer.initial_window - initial_window)

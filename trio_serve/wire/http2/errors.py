@@ -74,6 +74,10 @@ class ConnectionClosing(Exception):
     """No stream can be opened here any more: GOAWAY came, the ids ran out, or the connection ended."""
 
 
+class HeaderListTooLarge(Exception):
+    """The fields are more than the peer takes (SETTINGS_MAX_HEADER_LIST_SIZE); nothing was sent."""
+
+
 class ConnectionFault(Exception):
     """The peer broke a rule whose scope is the connection (RFC 9113 section 5.4.1)."""
 

@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from .field_rules import Malformed, PlainFields, check_request, check_response, check_trailers
-from .header_tables import ENTRY_OVERHEAD, Fields
+from .header_tables import Fields, list_size
 from .hpack_decoder import FIRST_DYNAMIC, ONE_OCTET_INDICES, Decoder
 from .limits import Limits
 
@@ -150,7 +150,7 @@ class SectionReader:
         fields = tuple([self._decoder.field(octet & 0x7F) for octet in octets])
         prefix = self._contents.get(fields)
         if prefix is None:
-            size = _list_size(fields)
+            size = list_size(fields)
             if size > self._list_bytes_max:
                 return None
             try:
@@ -203,10 +203,6 @@ def _numbers(changes: int) -> bytes:
         number = (changes - back) % (2 * ONE_OCTET_INDICES)
         table[FIRST_DYNAMIC + back] = (FIRST_DYNAMIC + number) & 0xFF
     return bytes(table)
-
-
-def _list_size(fields: Fields) -> int:
-    return sum([len(name) + len(value) + ENTRY_OVERHEAD for name, value in fields])
 
 
 def _remember(memo: dict[_Key, FieldBlock], key: _Key, block: FieldBlock, bound: int) -> FieldBlock:

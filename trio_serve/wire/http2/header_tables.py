@@ -87,6 +87,11 @@ def entry_size(field: Field) -> int:
     return len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
 
 
+def list_size(fields: Fields) -> int:
+    """The size of a header list, as SETTINGS_MAX_HEADER_LIST_SIZE counts it (RFC 9113 section 6.5.2)."""
+    return sum([len(name) + len(value) + ENTRY_OVERHEAD for name, value in fields])
+
+
 class HpackError(ValueError):
     """The block cannot be decoded; always a connection error COMPRESSION_ERROR (RFC 9113 section 4.3)."""
 

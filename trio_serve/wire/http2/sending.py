@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from .errors import ConnectionClosing, ErrorCode, TooManyStreams
+from .errors import ConnectionClosing, ErrorCode, HeaderListTooLarge, TooManyStreams
 from .frames import (
     DATA,
     END_STREAM,
@@ -30,7 +30,7 @@ from .frames import (
     reply_frames,
     rst_stream_frame,
 )
-from .header_tables import Fields
+from .header_tables import Fields, list_size
 from .state import ConnectionState
 from .states import AFTER_SENT_END, CLOSED
 from .streams import Stream, StreamReceiver, Unsent
@@ -52,6 +52,7 @@ def open_stream(
     Raises:
         TooManyStreams: the server's SETTINGS_MAX_CONCURRENT_STREAMS is reached.
         ConnectionClosing: the connection takes no new stream.
+        HeaderListTooLarge: the server does not take so many octets of fields.
     """
     if state.is_server:
         raise RuntimeError("a server opens no streams: it never pushes")
@@ -59,6 +60,10 @@ def open_stream(
         raise ConnectionClosing("the connection ended" if state.closed else "the server sent GOAWAY")
     if len(state.streams) >= state.peer.streams_max:
         raise TooManyStreams(f"the server allows {state.peer.streams_max} streams, and as many are open")
+    if state.peer.header_list_bytes_max is not None:
+        size, limit = list_size(fields) + list_size(changing), state.peer.header_list_bytes_max
+        if size > limit:
+            raise HeaderListTooLarge(f"request header list of {size} bytes is over the server's {limit}")
     stream_id = state.highest_id + 2 if state.highest_id else 1
     if stream_id > STREAM_ID_MAX:
         raise ConnectionClosing("the connection has used all its stream ids")
@@ -74,7 +79,10 @@ def open_stream(
 
 
 def send_headers(state: ConnectionState, stream: Stream, fields: Fields, end_stream: bool = False) -> None:
-    """Send response headers or trailers; behind what the stream still holds unsent."""
+    """Send response headers or trailers; behind what the stream still holds unsent.
+
+    More of them than the client takes end the stream with INTERNAL_ERROR instead.
+    """
     if stream.state not in AFTER_SENT_END:
         return
     if stream.queue:
@@ -148,6 +156,8 @@ def send_reply(
         or size > state.send_window.available
         or size > (peer.initial_window if window is None else window.available)
         or size > peer.frame_bytes_max
+        or _is_too_large(state, headers)
+        or _is_too_large(state, trailers)
     ):
         _send_reply_in_parts(state, stream, headers, data, trailers + changing)
         return
@@ -272,7 +282,16 @@ def _emit_data(state: ConnectionState, stream: Stream, window: Window, unsent: U
 
 
 def _emit_headers(state: ConnectionState, stream: Stream, fields: Fields, end_stream: bool) -> None:
-    _emit_block(state, stream, state.encoder.encode(fields), end_stream)
+    if _is_too_large(state, fields):
+        reset_stream(state, stream, ErrorCode.INTERNAL_ERROR)
+    else:
+        _emit_block(state, stream, state.encoder.encode(fields), end_stream)
+
+
+def _is_too_large(state: ConnectionState, fields: Fields) -> bool:
+    """Whether the peer takes no header list of this size; what was sent before, it takes."""
+    limit = state.peer.header_list_bytes_max
+    return limit is not None and fields not in state.encoder.known and list_size(fields) > limit
 
 
 def _emit_block(state: ConnectionState, stream: Stream, block: bytes, end_stream: bool) -> None:
