@@ -5,6 +5,7 @@ A peer that is cut off comes back on a new connection, until it has sent all tha
 
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from benchmarks.load import frames
 from tests.attacks.attacker import CONTINUATION, ENHANCE_YOUR_CALM, PRIORITY, Attacker, Seen
 from tests.attacks.under_attack import MIB, Victim, size
+from trio_serve.wire.http2 import Limits
 
 CANCEL = struct.pack(">L", 8)
 FRAMES_BEFORE_THE_CUT = 2000
@@ -56,12 +58,17 @@ def test_rapid_resets_are_cut_off(victim: Victim, attack: Callable[[Attacker, in
         while connections * a_connection < size(20_000, 200_000):
             connections += 1
             with victim.attacker() as attacker:
+                began = time.monotonic()
                 attacker.flood(attack(attacker, a_connection))
                 attacker.wait_closed()
+                took_s = time.monotonic() - began
             seen = attacker.seen
             assert seen.goaway == ENHANCE_YOUR_CALM
             assert seen.last_stream_id is not None
-            assert FRAMES_A_RESET * (seen.last_stream_id + 1) // 2 <= FRAMES_BEFORE_THE_CUT
+            streams = (seen.last_stream_id + 1) // 2
+            # Where the machine needs seconds for them, the rate has added more than is put by for it.
+            forgiven = max(0.0, took_s - 1) * Limits().resets_per_s
+            assert FRAMES_A_RESET * (streams - forgiven) <= FRAMES_BEFORE_THE_CUT
 
     assert cost.peak_bytes <= 8 * MIB
     assert not cost.probe_errors
