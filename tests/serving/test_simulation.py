@@ -463,7 +463,6 @@ async def simulate(seed: int, monkeypatch: pytest.MonkeyPatch) -> Observer:
     observer = Observer(clock)
     watch_answers(monkeypatch, observer)
     take_turns(monkeypatch)
-    threads = threading.active_count()
     tasks = trio.lowlevel.current_statistics().tasks_living
     async with open_controller(random=Random(seed)) as controller:
         observer.controller = controller
@@ -479,7 +478,7 @@ async def simulate(seed: int, monkeypatch: pytest.MonkeyPatch) -> Observer:
         assert observer.broken == []
         assert set(observer.at_work.values()) <= {0}
     await trio.sleep(100)  # a thread that a kill left behind ends when its job does
-    assert threading.active_count() == threads
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("node")]
     assert trio.lowlevel.current_statistics().tasks_living == tasks
     assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 3600 - 1000
     answers = [count for _, count in observer.replies.values()]
