@@ -10,7 +10,7 @@ from tests.serving.test_handle import serving
 from trio_serve.actors import ActorStopped
 from trio_serve.serving.controller import open_controller
 from trio_serve.serving.deployment import deployment
-from trio_serve.serving.errors import DeploymentUnavailable, ReplicaUnhealthy
+from trio_serve.serving.errors import BackPressureError, DeploymentUnavailable, ReplicaUnhealthy
 from trio_serve.serving.request_context import get_replica_context
 from trio_serve.serving.status import ApplicationStatus, DeploymentStatus
 
@@ -115,6 +115,18 @@ async def test_only_the_calls_inside_it_fail_and_what_waits_is_served_by_a_sibli
                 outcomes.append("failed")
         assert outcomes.count("failed") == 2  # the killer, and the one call beside it
         assert "failed" not in outcomes[4:]
+
+
+async def test_a_call_in_the_moment_of_a_death_is_queued_or_refused_as_any_other() -> None:
+    """The replica's tasks are cancelled, and it does not know yet; found by the simulation, seed 3039."""
+    async with serving(mortal(Fate()).options(max_queued_requests=1).bind()) as (controller, handle):
+        first = await handle.remote()
+        [replica] = controller.applications["default"].fleets["Mortal"].replicas()
+        replica.actor._nursery.cancel_scope.cancel()
+        queued, refused = handle.remote(), handle.remote()
+        with pytest.raises(BackPressureError):
+            await refused
+        assert await queued != first
 
 
 async def test_a_sole_replica_that_dies_leaves_its_queue_to_its_successor() -> None:
