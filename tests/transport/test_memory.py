@@ -70,8 +70,11 @@ async def test_a_place_holds_one_task_and_is_free_after_a_cancel() -> None:
     assert waited.cancelled_caught
     assert not place.taken
 
+    async def park() -> None:  # in a task of its own: a place keeps the task that calls `park`
+        await place.park()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(place.park)
+        nursery.start_soon(park)
         await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             await place.park()

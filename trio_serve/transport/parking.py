@@ -30,7 +30,7 @@ class ParkingPlace:
 
     # No coroutine of its own: thousands may be parked, and each would be 200 bytes more.
     def park(self) -> Coroutine[Any, Any, None]:
-        """Wait for `wake`.  Cancelling leaves the place free.
+        """Await what this returns, at once, to wait for `wake`.  Cancelling leaves the place free.
 
         Raises:
             trio.BusyResourceError: another task is parked here.
