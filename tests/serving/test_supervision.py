@@ -122,11 +122,15 @@ async def test_a_call_in_the_moment_of_a_death_is_queued_or_refused_as_any_other
     async with serving(mortal(Fate()).options(max_queued_requests=1).bind()) as (controller, handle):
         first = await handle.remote()
         [replica] = controller.applications["default"].fleets["Mortal"].replicas()
+        busy = handle.remote(10)
+        await wait_all_tasks_blocked()
         replica.actor._nursery.cancel_scope.cancel()
         queued, refused = handle.remote(), handle.remote()
         with pytest.raises(BackPressureError):
             await refused
         assert await queued != first
+        with pytest.raises(ActorStopped):
+            await busy
 
 
 async def test_a_sole_replica_that_dies_leaves_its_queue_to_its_successor() -> None:
