@@ -4,7 +4,6 @@ Computing is a jump of the clock: everybody else on the loop waits for it, as fo
 """
 
 import collections
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_serve as serve
+from tests.garbage import left_to_the_collector
 from trio_serve.grpc import RpcError, Status, load_protos
 from trio_serve.grpc.call import ServerCall
 from trio_serve.testing import serving
@@ -109,16 +109,11 @@ async def test_an_answered_call_is_no_work_for_the_garbage_collector(busy: Any) 
     async with busy_service(busy, [], max_ongoing_requests=1, max_queued_requests=1) as service:
         load = Load(service.channel(), busy)
         await load.call()
-        gc.collect()
-        gc.disable()
-        try:
+        with left_to_the_collector(ServerCall) as left:
             async with trio.open_nursery() as nursery:
                 for _ in range(10):
                     nursery.start_soon(load.call)
             await wait_all_tasks_blocked()
-            left = [each for each in gc.get_objects() if isinstance(each, ServerCall)]
-        finally:
-            gc.enable()
 
     assert load.took[Status.OK]
     assert load.took[Status.RESOURCE_EXHAUSTED]

@@ -1,7 +1,6 @@
 """Calls of every kind, from the wire into a deployment and back, in memory and in virtual time."""
 
 import contextlib
-import gc
 import itertools
 import pathlib
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import trio_serve as serve
+from tests.garbage import left_to_the_collector
 from trio_serve.actors import Envelope
 from trio_serve.grpc import RpcError, Status, load_protos, open_channel
 from trio_serve.grpc.call import ServerCall
@@ -158,15 +158,10 @@ async def test_an_answered_call_is_no_work_for_the_garbage_collector(
     async with serving(asynchronous(kinds), services=[kinds]) as service:
         stub = Stub(service.channel(), kinds)
         await stub.Unary(kinds.Number())
-        gc.collect()
-        gc.disable()
-        try:
+        with left_to_the_collector(ServerCall, GrpcReply, Envelope) as left:
             for _ in range(20):
                 await stub.Unary(kinds.Number(), timeout=timeout_s)
             await wait_all_tasks_blocked()
-            left = [type(one) for one in gc.get_objects() if type(one) in (ServerCall, GrpcReply, Envelope)]
-        finally:
-            gc.enable()
 
     assert len(left) <= 3  # a worker may remember its last call
 
