@@ -318,6 +318,7 @@ def test_a_script_sees_that_the_instance_was_killed_and_finds_the_next_one(machi
             response.result()
         except ServeError as error:
             print(type(error).__name__, flush=True)
+        sys.stdin.readline()
         try:
             serve.status()
         except RuntimeError as error:
@@ -333,9 +334,12 @@ def test_a_script_sees_that_the_instance_was_killed_and_finds_the_next_one(machi
         stdin=True,
     )
     assert script.stdout is not None
+    assert script.stdin is not None
     assert script.stdout.readline() == "awake\n"
     machine.kill()
     assert script.stdout.readline() == "InstanceEnded\n"
+    script.stdin.write("it is dead\n")  # before that, its sockets may be gone and its lock still there
+    script.stdin.flush()
     assert script.stdout.readline().startswith(f"no instance is running in {machine.state.path}; `trio-serve")
     machine.start()
     assert script.communicate("go on\n")[0] == "awake\n"
