@@ -218,8 +218,15 @@ def test_what_cannot_be_restored_is_told_and_does_not_keep_the_rest(machine: Mac
 
     running = machine.start()
 
-    assert running.statuses() == {"shop": "RUNNING"}
+    assert running.statuses() == {"shop": "RUNNING", "other": "DEPLOY_FAILED"}
+    told = running.client.details()["applications"]["other"]["message"]
+    assert told.startswith("not restored, and tried again at the next start: ")
+    assert told.endswith("No module named 'other'")
     assert "application other: not restored: " in running.state.log_path.read_text()
+
+    machine.run_script("serve.connect(); serve.delete('other')")
+
+    assert running.statuses() == {"shop": "RUNNING"}
 
 
 def test_a_state_of_scripts_that_is_broken_is_set_aside(machine: Machine) -> None:

@@ -37,6 +37,7 @@ from trio_serve.instance.imports import Imports
 from trio_serve.instance.instance import Instance, open_instance
 from trio_serve.instance.rest_schema import (
     Submission,
+    application_details,
     instance_details,
     read_submission,
     submission_from_text,
@@ -48,6 +49,7 @@ from trio_serve.instance.start_options import Doors, StartOptions, doors_of
 from trio_serve.instance.state_directory import AnotherInstance, StateDirectory
 from trio_serve.observe.logs import open_logs
 from trio_serve.serving.controller import NoSuchApplication
+from trio_serve.serving.status import ApplicationStatus
 from trio_serve.transport.listener import open_listeners
 
 logger = logging.getLogger("trio_serve.instance")
@@ -256,7 +258,11 @@ class _Serving:
         """ServeInstanceDetails."""
         await trio.lowlevel.checkpoint()
         proxies = self._instance.status().proxies
-        return instance_details(self._desired.submission, proxies, self._desired.details())
+        applications = self._desired.details()
+        for name, why in self._scripted.unrestored.items():
+            failed = ApplicationStatus.DEPLOY_FAILED.value
+            applications.setdefault(name, application_details(name, failed, why, None, None, None))
+        return instance_details(self._desired.submission, proxies, applications)
 
     async def deploy(self, data: Any, folder: str | None, import_folders: Sequence[str]) -> list[str]:
         """Have what ``data`` describes, from now on and after a restart; warnings.
@@ -285,7 +291,11 @@ class _Serving:
         running = self._instance.controller.applications
         async with self._changing:
             configured = self._configured()
-            scripted = [each for each in running if each not in configured and each not in self._desired.kept]
+            scripted = [
+                each
+                for each in [*running, *self._scripted.unrestored]
+                if each not in configured and each not in self._desired.kept
+            ]
             if name is None:
                 await self._want(None)
                 await self._scripted.forget_all()

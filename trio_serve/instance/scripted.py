@@ -76,6 +76,7 @@ class Scripted:
     ) -> None:
         self.restored = trio.Event()
         """Set when all that was kept has been tried."""
+        self._unrestored: dict[Key, str] = {}
         self._instance = instance
         self._imports = imports
         self._state = state
@@ -195,7 +196,8 @@ class Scripted:
             return
         if what == "delete" and name in self._instance.controller.applications:
             await self.forget([name])
-        await act()
+        if name not in self.unrestored or not {*ENDING[what]}.intersection(CODE):
+            await act()
         await self._drop(key for key in self._kept if key[0] in ENDING[what] and key[1] == name)
 
     # What is kept.
@@ -213,10 +215,14 @@ class Scripted:
             for key, asked in made.items():
                 self._kept.pop(key, None)  # to the end: it may build on what came meanwhile
                 self._kept[key] = asked
+                self._unrestored.pop(key, None)
             await self._write()
 
     async def _drop(self, keys: Iterable[Key]) -> None:
-        dropped = [self._kept.pop(key) for key in list(keys)]
+        dropped = list(keys)
+        for key in dropped:
+            del self._kept[key]
+            self._unrestored.pop(key, None)
         if dropped:
             await self._write()
 
@@ -228,6 +234,14 @@ class Scripted:
                 await trio.to_thread.run_sync(self._state.write_scripted, written)
 
     # The next instance.
+
+    @property
+    def unrestored(self) -> dict[str, str]:
+        """The applications and backends that are kept and are not there, and why."""
+        there = self._instance.controller.applications
+        return {
+            key[1]: why for key, why in self._unrestored.items() if key[0] in CODE and key[1] not in there
+        }
 
     def read(self) -> None:
         """Take up what the last instance has kept; what cannot be read is set aside, and told."""
@@ -241,7 +255,7 @@ class Scripted:
     async def restore(self, configured: Callable[[], Any]) -> None:
         """Ask for all that is kept again; ``configured()`` waits until applications of a configuration run.
 
-        What fails is told in the log and stays kept, for the instance after this one.
+        What fails is told in the log and by `unrestored`, and stays kept, for the instance after this one.
         """
         async with trio.open_nursery() as nursery:
             for key, asked in list(self._kept.items()):
@@ -264,3 +278,4 @@ class Scripted:
                 await self._act(asked.what)(*args, **kwargs)
         except Exception as error:
             logger.error("%s: not restored: %s", " ".join(key), error, exc_info=error)
+            self._unrestored[key] = f"not restored, and tried again at the next start: {error}"
