@@ -239,6 +239,17 @@ async def test_options_are_chained_and_change_no_other_handle() -> None:
         assert await handle.model.remote() == ""
 
 
+async def test_handles_that_call_the_same_thing_in_the_same_way_are_equal() -> None:
+    async with serving(Worker.bind()) as (controller, handle), serving(Worker.bind()) as (_, elsewhere):
+        again = controller.get_app_handle("default")
+        assert again is not handle
+        assert again == handle == handle.options(stream=False)
+        assert hash(again) == hash(handle)
+        assert handle.sleep == again.sleep == handle.options(method_name="sleep")
+        for other in (handle.sleep, handle.options(stream=True), handle.options(timeout_s=1), elsewhere, "x"):
+            assert other != handle
+
+
 async def test_bad_options_are_refused_at_once() -> None:
     async with serving(Worker.bind()) as (_, handle):
         with pytest.raises(TypeError, match="unexpected keyword argument 'metod_name'"):

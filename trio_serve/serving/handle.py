@@ -271,6 +271,15 @@ class DeploymentHandle(Generic[R]):
         except (ServeError, CallCancelled, TypeError) as error:
             response.reply.finish(outcome.Error(error))
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both call the same method of the same deployment of one instance, with the same options."""
+        if not isinstance(other, DeploymentHandle):
+            return NotImplemented
+        return self._directory is other._directory and self.address == other.address
+
+    def __hash__(self) -> int:
+        return hash((self.app_name, self.deployment_name, self._method))
+
     def __repr__(self) -> str:
         method = "" if self._method == "__call__" else f".{self._method}"
         return f"<DeploymentHandle to {self.app_name}/{self.deployment_name}{method}>"
