@@ -25,8 +25,9 @@ import trio
 from grpclib.exceptions import GRPCError
 
 from trio_serve.grpc.counters import MethodCounters
-from trio_serve.grpc.inbox import EndOfStream, Inbox
+from trio_serve.grpc.inbox import EndOfStream
 from trio_serve.grpc.outbox import LARGE_MESSAGE_BYTES, MESSAGES_A_TURN, Outbox
+from trio_serve.grpc.request_inbox import RequestInbox
 from trio_serve.transport.alarms import Alarm
 from trio_serve.transport.connection import Http2Connection
 from trio_serve.transport.window_loans import Loan
@@ -185,7 +186,7 @@ class ServerCall:
         self.status: Status | None = None
         self.reason: CancelReason | None = None
         self.registration = registration
-        self._inbox: Inbox | None = None
+        self._inbox: RequestInbox | None = None
         self._outbox: Outbox | None = None
         self._alarm: Alarm | None = None
         self._started_at = connection.last_read
@@ -463,16 +464,22 @@ class ServerCall:
 
     # Inside.
 
-    def _open_inbox(self) -> Inbox:
-        decompress = decompressor(self.head.encoding)
-        reader = MessageReader(self.registration.message_bytes_max, decompress)
-        self._inbox = Inbox(reader, self, Loan(self.connection.loans, self.stream))
-        return self._inbox
+    def _open_inbox(self) -> RequestInbox:
+        inbox = self._inbox = RequestInbox(self, self.registration.message_bytes_max)
+        return inbox
 
     def _opened_outbox(self) -> Outbox:
         if self._outbox is None:
             self._outbox = Outbox(self.connection, self.stream)
         return self._outbox
+
+    def open_reader(self) -> MessageReader:
+        """What cuts the client's DATA into messages (for the inbox)."""
+        return MessageReader(self.registration.message_bytes_max, decompressor(self.head.encoding))
+
+    def open_loan(self) -> Loan:
+        """How room is borrowed for a large message (for the inbox)."""
+        return Loan(self.connection.loans, self.stream)
 
     def give_back(self, size: int) -> None:
         """Let the client send ``size`` bytes more (for the inbox)."""

@@ -53,10 +53,9 @@ class Handlers:
                 # Outgoing calls of the handler inherit it.  Its cancel scope needs no deadline of its
                 # own: the call's alarm cancels the envelope, at the same moment and for less.
                 context.run(current_deadline.set, call.deadline)
-            handling = _Handling(call, run)
-            envelope = Envelope(handling, handling, context)
-            handling.envelope = envelope
-            call.on_cancel = handling.cancel
+            handling = _Handling(call)
+            handling.envelope = envelope = Envelope(run, handling, context)
+            call.on_cancel = handling
             try:
                 self._actor.deliver(envelope)
             except (MailboxFull, MailboxClosed) as error:
@@ -66,21 +65,22 @@ class Handlers:
 
 
 def _serve(envelope: Envelope) -> Any:
-    handling: _Handling = envelope.message
-    return handling.run(handling.call)
+    run: Run = envelope.message
+    handling: Any = envelope.reply
+    return run(handling.call)
 
 
 class _Handling:
-    """One call at its handler; the reply of its envelope."""
+    """One call at its handler: the reply of its envelope, and what the call calls to cancel that."""
 
-    __slots__ = ("call", "envelope", "run")
+    __slots__ = ("call", "envelope")
 
-    def __init__(self, call: ServerCall, run: Run) -> None:
+    def __init__(self, call: ServerCall) -> None:
         self.call = call
-        self.run = run
         self.envelope: Envelope | None = None
 
-    def cancel(self, reason: CancelReason) -> None:
+    # Not a method with a name: bound, it would be an object more for each open call.
+    def __call__(self, reason: CancelReason) -> None:
         if self.envelope is not None:
             self.envelope.cancel(CallEnded(reason))
 

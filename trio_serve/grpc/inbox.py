@@ -7,11 +7,10 @@ DATA waits as it came and is cut into messages only when the call asks for one: 
 window into thousands of small objects, and what nobody asks for is never inflated.  The window is given
 back as messages are taken.
 
-A message larger than what is left of the window would never be complete that way.  With a `Loan`, as a
-server has, the rest of it is let in when the connection has room; without one, as a client, which asked for
-the message, its bytes are given back as they come.
+A message larger than what is left of the window would never be complete that way.  A client asked for the
+message, so its bytes are given back as they come; a server's inbox (`request_inbox`) borrows room for it.
 
-Knows nothing of status or deadlines; client and server use it alike.
+Knows nothing of status or deadlines.
 """
 
 from collections import deque
@@ -21,11 +20,7 @@ from typing import Any, Protocol
 from grpclib.exceptions import GRPCError
 
 from trio_serve.transport.parking import ParkingPlace
-from trio_serve.transport.window_loans import Loan
 from trio_serve.wire.grpc import MessageReader
-
-BATCH_BYTES = 256 * 1024
-"""What came on a loan goes back to the connection's window in steps of this."""
 
 
 class EndOfStream(StopAsyncIteration):
@@ -40,30 +35,19 @@ class Source(Protocol):
 
 
 class Inbox:
-    """One direction of one call, receiving side."""
+    """One direction of one call, receiving side.
 
-    __slots__ = (
-        "_asked_at",
-        "_chunks",
-        "_loan",
-        "_messages",
-        "_owed",
-        "_place",
-        "_reader",
-        "_source",
-        "ended",
-        "error",
-        "turn",
-    )
+    What it holds is made when it is needed and let go at once: there may be tens of thousands of idle ones.
+    """
 
-    def __init__(self, reader: MessageReader, source: Source, loan: Loan | None = None) -> None:
-        self._reader = reader
+    __slots__ = ("_chunks", "_messages", "_owed", "_place", "_reader", "_source", "ended", "error", "turn")
+
+    def __init__(self, source: Source, reader: MessageReader | None) -> None:
         self._source = source
-        self._chunks: deque[bytes] | None = None  # an empty deque takes 760 bytes, in each idle stream
-        self._messages: list[bytes] = []  # the last one comes first
+        self._reader = reader
+        self._chunks: deque[bytes] | None = None
+        self._messages: list[bytes] | None = None  # the last one comes first
         self._owed = 0  # bytes that were cut into messages and not yet given back
-        self._loan = loan
-        self._asked_at = -1  # what was owed when the loan was asked for; it covers what comes after
         self._place = ParkingPlace()
         self.ended = False
         self.error: BaseException | None = None
@@ -72,29 +56,27 @@ class Inbox:
 
     def put(self, data: bytes, end_stream: bool) -> None:
         """DATA came.  Whoever waits is woken only when its message is complete."""
-        if data:
-            if self._chunks is None:
-                self._chunks = deque()
-            self._chunks.append(data)
         if end_stream:
             self.ended = True
-        if self._place.taken:
-            try:
-                complete = self._cut()
-            except GRPCError as error:
-                self.error = error
-                complete = True
-            if complete or end_stream:
-                self._place.wake()
+        if not self._place.taken:
+            if data:
+                if self._chunks is None:
+                    self._chunks = deque()
+                self._chunks.append(data)
+            return
+        try:
+            complete = bool(data) and self._cut(data)  # whoever waits has seen that no chunk is left
+        except GRPCError as error:
+            self.error = error
+            complete = True
+        if complete or end_stream:
+            self._place.wake()
 
     def fail(self, error: BaseException) -> None:
         """Nothing more can be taken: what waits is dropped, and whoever asks gets ``error``."""
         self.error = self.error or error
         self._chunks = None
-        self._messages.clear()
-        self._asked_at = -1
-        if self._loan is not None:
-            self._loan.forget()
+        self._messages = None
         self._place.wake()
 
     def take_nowait(self) -> bytes | None:
@@ -104,21 +86,21 @@ class Inbox:
             EndOfStream: there is none, and there will be none.
             GRPCError: the message is over the limit, does not inflate, or is cut off.
         """
-        messages = self._messages
-        if not messages:
+        if self._messages is None:
             if self.error is not None:
                 raise self.error
-            if not self._cut():
+            if not self._cut_what_waits():
                 if not self.ended:
                     return None
-                self._reader.end()
+                if self._reader is not None:
+                    self._reader.end()
                 raise EndOfStream
-            messages = self._messages
+        messages = self._messages
+        assert messages is not None
         payload = messages.pop()
         if not messages:
-            self._pay(self._owed)
-            if self._asked_at >= 0:
-                self._repay()
+            self._messages = None
+            self._all_taken()
         return payload
 
     def wait(self) -> Coroutine[Any, Any, None]:
@@ -126,35 +108,35 @@ class Inbox:
         self.turn = 0
         return self._place.park()
 
-    def _cut(self) -> bool:
+    def _cut_what_waits(self) -> bool:
         """Cut chunks into messages until there is one; whether there is."""
-        while not self._messages and self._chunks:
-            chunk = self._chunks.popleft()
-            if not self._chunks:
+        chunks = self._chunks
+        while chunks:
+            chunk = chunks.popleft()
+            if not chunks:
                 self._chunks = None
-            self._messages = self._reader.receive(chunk)
-            self._messages.reverse()
-            self._owed += len(chunk)
-            if not self._messages:
-                self._let_the_rest_in()
-        return bool(self._messages)
+            if self._cut(chunk):
+                return True
+        return False
+
+    def _cut(self, chunk: bytes) -> bool:
+        assert self._reader is not None
+        messages = self._reader.receive(chunk)
+        self._owed += len(chunk)
+        if not messages:
+            self._let_the_rest_in()
+            return False
+        messages.reverse()
+        self._messages = messages
+        return True
 
     def _let_the_rest_in(self) -> None:
         """A message has begun and is not complete."""
-        loan = self._loan
-        if loan is None:
-            self._pay(self._owed)
-        elif self._asked_at >= 0 and loan.is_given():
-            if self._owed - self._asked_at >= BATCH_BYTES:
-                self._pay(self._owed - self._asked_at)
-        elif loan.is_needed(self._reader.missing):
-            self._asked_at = self._owed
-            loan.ask(self._reader.missing)
+        self._pay(self._owed)
 
-    def _repay(self) -> None:
-        self._asked_at = -1
-        if self._loan is not None:
-            self._loan.repay()
+    def _all_taken(self) -> None:
+        """Every message that was complete is in use."""
+        self._pay(self._owed)
 
     def _pay(self, size: int) -> None:
         self._owed -= size

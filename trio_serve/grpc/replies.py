@@ -132,7 +132,7 @@ class StreamReplyCall(OutgoingCall):
     def data_received(self, attempt: Attempt, data: bytes) -> None:
         inbox = self._inbox
         if inbox is None:
-            inbox = self._inbox = Inbox(_reader_for(attempt, self.head.reply_bytes_max), attempt)
+            inbox = self._inbox = Inbox(attempt, _reader_for(attempt, self.head.reply_bytes_max))
         inbox.put(data, False)
         if self._crowd:
             self.wake()

@@ -28,7 +28,8 @@ class ParkingPlace:
     def taken(self) -> bool:
         return self._task is not None
 
-    # No coroutine of its own: thousands may be parked, and each would be 200 bytes more.
+    # No coroutine of its own, and the place itself is what a cancel calls: thousands may be parked, and a
+    # coroutine would be 200 bytes for each, a bound method 64.
     def park(self) -> Coroutine[Any, Any, None]:
         """Await what this returns, at once, to wait for `wake`.  Cancelling leaves the place free.
 
@@ -38,7 +39,7 @@ class ParkingPlace:
         if self._task is not None:
             raise trio.BusyResourceError("another task already waits here")
         self._task = trio.lowlevel.current_task()
-        return trio.lowlevel.wait_task_rescheduled(self._leave)  # noqa: ASYNC105 (whoever parks awaits it)
+        return trio.lowlevel.wait_task_rescheduled(self)  # noqa: ASYNC105 (whoever parks awaits it)
 
     def wake(self) -> bool:
         """Let the parked task go on in the next scheduler turn; whether there is one."""
@@ -49,6 +50,7 @@ class ParkingPlace:
         trio.lowlevel.reschedule(task)
         return True
 
-    def _leave(self, raise_cancel: Any) -> trio.lowlevel.Abort:
+    def __call__(self, raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        """The parked task is cancelled; for Trio."""
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
