@@ -1,4 +1,5 @@
 import gzip
+import random
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -26,6 +27,15 @@ def test_what_we_compress_the_standard_library_inflates_and_the_reverse(
 
     assert DECODERS[encoding](compress(message)) == message
     assert decompress(ENCODERS[encoding](message), 2000) == message
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_long_message_is_inflated_step_by_step(encoding: str) -> None:
+    decompress = decompressor(encoding)
+    assert decompress is not None
+
+    for message in (random.Random(1).randbytes(300_000), bytes(300_000)):
+        assert decompress(ENCODERS[encoding](message), 300_000) == message
 
 
 def test_identity_needs_nothing() -> None:
@@ -68,7 +78,14 @@ def test_a_bomb_inflates_to_the_limit_only(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 @pytest.mark.parametrize(
-    "spoil", [lambda data: data[:-1], lambda data: data + b"x", lambda data: b"", lambda data: b"no"]
+    "spoil",
+    [
+        lambda data: data[:-1],
+        lambda data: data + b"x",
+        lambda data: data + bytes(100_000),
+        lambda data: b"",
+        lambda data: b"no",
+    ],
 )
 def test_what_is_not_exactly_one_compressed_message_is_internal(encoding: str, spoil: Code) -> None:
     decompress = decompressor(encoding)

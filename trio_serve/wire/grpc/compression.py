@@ -62,11 +62,16 @@ def _inflate(encoding: str, message: bytes, bytes_max: int) -> bytes:
     """
     inflater = zlib.decompressobj(_WINDOW_BITS[encoding])
     # In steps: a single one gathers blocks and then joins them, and a bomb would cost twice the limit.
+    # Each copies what it leaves of its input, so that this is given in steps too.
     parts: list[bytes] = []
-    size = 0
+    size = given = 0
     try:
-        while size <= bytes_max and (not parts or inflater.unconsumed_tail):
-            part = inflater.decompress(inflater.unconsumed_tail or message, _STEP_BYTES)
+        while size <= bytes_max and not inflater.eof and (inflater.unconsumed_tail or given < len(message)):
+            step = inflater.unconsumed_tail
+            if not step:
+                step = message[given : given + _STEP_BYTES]
+                given += len(step)
+            part = inflater.decompress(step, _STEP_BYTES)
             size += len(part)
             parts.append(part)
         if size <= bytes_max:
@@ -79,7 +84,7 @@ def _inflate(encoding: str, message: bytes, bytes_max: int) -> bytes:
             Status.RESOURCE_EXHAUSTED,
             f"message of {len(message)} bytes inflates to more than message_bytes_max={bytes_max}",
         )
-    if not inflater.eof or inflater.unused_data:
+    if not inflater.eof or inflater.unused_data or given < len(message):
         what = "more bytes than" if inflater.eof else "only a part of"
         raise GRPCError(Status.INTERNAL, f"message has {what} one {encoding} stream")
     return b"".join(parts)
