@@ -223,80 +223,71 @@ WOKEN: Any = _Woken()
 class _Worker:
     """One task that serves one envelope after another."""
 
-    __slots__ = ("actor", "envelope", "task")
+    __slots__ = ("actor", "envelope", "scope", "task")
 
     def __init__(self, actor: Actor, first: Envelope) -> None:
         self.actor = actor
         self.envelope: Envelope | None = first
+        self.scope: trio.CancelScope
         self.task: Task
 
     async def run(self) -> None:
+        # All in one frame with few names: a stream that is open and idle holds the frames that its worker
+        # waits in, and Trio makes a second object of the outermost.
         self.task = current_task()
-        home = self.actor._home
         while True:
-            failure: BaseException | None = None
+            envelope: Envelope | None = None
             try:
-                with trio.CancelScope() as scope:
-                    await self._serve_until_cancelled(scope)
-            except BaseException as error:
-                failure = error
-            self.task.context = home
-            if self.envelope is None:
-                if failure is not None:  # cancelled while parked: the actor is ending
-                    raise failure
-                continue
-            envelope, self.envelope = self.envelope, None
-            envelope.stop()
-            try:
-                self._answer_failure(envelope, failure)
-            finally:
-                del failure  # its traceback holds this frame
-                envelope.release()
-                del envelope
+                with trio.CancelScope() as self.scope:
+                    if self.envelope is not None:
+                        # A new worker: its first step ran in the context of whoever delivered.
+                        self.task.context = self.envelope.context
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                    while True:
+                        if self.envelope is None:
+                            self.actor._idle.append(self)
+                            await wait_task_rescheduled(self)
+                        if self.actor.turns.held:
+                            await self.actor.turns.give_way()
+                        envelope = self.envelope
+                        assert envelope is not None
+                        if envelope.start(self.scope):
+                            self.task.custom_sleep_data = self.actor.turns
+                            envelope.done(await self.actor.serve(envelope))
+                        if envelope.deadline != inf:
+                            envelope.disarm(self.scope)
+                        self.task.context = self.actor._home
+                        self.envelope = None
+                        envelope.release()
+                        envelope = None  # a parked worker keeps nothing of its last call alive
+                        # If the scope was cancelled all the same, as the work was about to return, the next
+                        # wait says so with no envelope in hand.
+            except BaseException as failure:
+                self._fail(failure)
+            else:
+                self._fail(None)
 
-    async def _serve_until_cancelled(self, scope: trio.CancelScope) -> None:
-        """Serve within ``scope``; a cancel or an error leaves the envelope in ``self.envelope``."""
-        actor, task, serve = self.actor, self.task, self.actor.serve
-        home = actor._home  # a parked worker keeps nothing of its last call alive
-        idle, turns = actor._idle, actor.turns
-        leave: Callable[[RaiseCancelT], Abort] | None = None
-        envelope = self.envelope
-        if envelope is not None:
-            # A new worker: its first step ran in the context of whoever delivered.
-            task.context = envelope.context
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        while True:
-            if envelope is None:
-                if leave is None:  # most workers of long streams never park: each spares 500 bytes
-                    leave = self._leaving(scope)
-                idle.append(self)
-                await wait_task_rescheduled(leave)
-                envelope = self.envelope
-                assert envelope is not None
-            if turns.held:
-                await turns.give_way()
-            if envelope.start(scope):
-                task.custom_sleep_data = turns
-                envelope.done(await serve(envelope))
-            if envelope.deadline != inf:
-                envelope.disarm(scope)
-            task.context = home
-            self.envelope = None
+    # Called by Trio when the parked worker is cancelled; no method with a name, which bound to this worker
+    # would be an object more for each that is parked.
+    def __call__(self, _: RaiseCancelT) -> Abort:
+        self.actor._idle.remove(self)
+        if not self.scope.cancel_called:  # but a scope around it was
+            self.actor.receiving = False
+        return Abort.SUCCEEDED
+
+    def _fail(self, failure: BaseException | None) -> None:
+        """The work at hand, if any, ended with ``failure``, or (None) by its scope's being cancelled."""
+        self.task.context = self.actor._home
+        if self.envelope is None:
+            if failure is not None:  # cancelled while parked: the actor is ending
+                raise failure
+            return
+        envelope, self.envelope = self.envelope, None
+        envelope.stop()
+        try:
+            self._answer_failure(envelope, failure)
+        finally:
             envelope.release()
-            envelope = None
-            # If the scope was cancelled all the same, as the work was about to return, the next
-            # wait says so with no envelope in hand.
-
-    def _leaving(self, scope: trio.CancelScope) -> Callable[[RaiseCancelT], Abort]:
-        """What happens when the parked worker is cancelled."""
-
-        def leave(_: RaiseCancelT) -> Abort:
-            self.actor._idle.remove(self)
-            if not scope.cancel_called:  # but a scope around it was
-                self.actor.receiving = False
-            return Abort.SUCCEEDED
-
-        return leave
 
     def _answer_failure(self, envelope: Envelope, failure: BaseException | None) -> None:
         if failure is None:
