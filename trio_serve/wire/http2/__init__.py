@@ -3,7 +3,7 @@
     frames, windows, states, settings, limits      the RFC's nouns, each by itself
     header_tables, huffman, hpack_decoder, hpack_encoder, field_rules, field_sections      HPACK and fields
     streams, floods, state                         what a connection remembers
-    receiving, control, sending                    what it does
+    receiving, data_frames, header_frames, control, sending      what it does
     connection                                     the face
 
 Source: RFC 9113, RFC 7541.

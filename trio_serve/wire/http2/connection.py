@@ -4,7 +4,8 @@
                                               | open_stream, send_*, acknowledge, reset_stream
     peer  <--------- data_to_send <-----------'
 
-The verbs live with their subjects, in receiving.py and sending.py, around the one ConnectionState.
+The verbs live with their subjects, in receiving.py, data_frames.py and sending.py, around the one
+ConnectionState.
 
 Source: RFC 9113.
 Knows nothing of sockets, time, tasks or gRPC.
@@ -12,7 +13,7 @@ Knows nothing of sockets, time, tasks or gRPC.
 
 from __future__ import annotations
 
-from . import receiving, sending
+from . import data_frames, receiving, sending
 from .errors import ConnectionEnded, ErrorCode
 from .frames import PREFACE, goaway_frame, settings_frame, window_update_frame
 from .settings import our_settings
@@ -30,9 +31,9 @@ class Connection(ConnectionState):
 
     receive_data = receiving.receive_data
     receive_eof = receiving.receive_eof
-    acknowledge = receiving.acknowledge
-    lend_window = receiving.lend_window
-    enlarge_window = receiving.enlarge_window
+    acknowledge = data_frames.acknowledge
+    lend_window = data_frames.lend_window
+    enlarge_window = data_frames.enlarge_window
 
     open_stream = sending.open_stream
     send_headers = sending.send_headers

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from struct import Struct
 
+from .errors import ConnectionFault, ErrorCode
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_BYTES = 9
 FRAME_BYTES_DEFAULT = 1 << 14
@@ -122,3 +124,10 @@ def reply_frames(stream_id: int, opening: bytes, data: bytes, closing: bytes, fr
             headers_frames(stream_id, closing, True, frame_bytes_max),
         )
     )
+
+
+def unpadded(payload: bytes) -> bytes:
+    """What stands between the pad length octet and the padding (section 6.1)."""
+    if not payload or payload[0] >= len(payload):
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "padding is as long as the payload or longer")
+    return payload[1 : len(payload) - payload[0]]
