@@ -215,3 +215,19 @@ async def test_tls_checks_the_name_and_the_protocol() -> None:
         with pytest.raises(DialFailed, match="ALPN chose"):
             await dial([old.address], old.client("served.test"))
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.real_clock
+async def test_the_end_of_our_half_is_heard_under_tls_too() -> None:
+    """The other side closes when it hears it; else each would wait for the other to close first."""
+    async with trio.open_nursery() as nursery:
+        server = TlsServer(["h2"])
+        await nursery.start(server.run)
+        stream = await dial([server.address], server.client("served.test"))
+        assert await stream.receive_some(10) == b"hi"
+
+        await stream.send_eof()
+
+        assert await stream.receive_some(10) == b""
+        await stream.aclose()
+        nursery.cancel_scope.cancel()

@@ -114,7 +114,8 @@ class TlsByteStream:
         await self._stream.send_all(data)
 
     async def send_eof(self) -> None:
-        """TLS 1.2 has no half-close, and `aclose` sends the notice in any version."""
+        """TCP's FIN alone, which peers take as the end: a TLS 1.2 peer that got TLS's would stop sending."""
+        await self._stream.transport_stream.send_eof()
 
     async def aclose(self) -> None:
         with trio.move_on_after(1):  # a peer that takes no more bytes must not hold the close
