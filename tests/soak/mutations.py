@@ -7,6 +7,7 @@ Knows nothing of what reads them.
 """
 
 import copy
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from random import Random
@@ -61,14 +62,20 @@ ODD_KEYS = ["", "naem", "NAME", "port ", "host", "name", "__class__", "<<", "1",
 Path = tuple[Any, ...]
 
 
-def good_texts() -> list[bytes]:
+@functools.cache
+def good_texts() -> tuple[bytes, ...]:
     """Every configuration file of the examples, and one in which every key stands."""
-    return [EVERY_KEY.encode(), *(path.read_bytes() for path in sorted(EXAMPLES.rglob("*.yaml")))]
+    return EVERY_KEY.encode(), *(path.read_bytes() for path in sorted(EXAMPLES.rglob("*.yaml")))
+
+
+@functools.cache
+def _data_of(text: bytes) -> Any:
+    return yaml.safe_load(text)
 
 
 def mutated_text(random: Random) -> bytes:
     """The bytes of a file, mutated once to thrice."""
-    data = yaml.safe_load(random.choice(good_texts()))
+    data = copy.deepcopy(_data_of(random.choice(good_texts())))
     for _ in range(random.choice([0, 1, 1, 1, 2, 3])):
         random.choice(_OF_DATA)(random, data)
     text = yaml.dump(data, allow_unicode=random.random() < 0.5, sort_keys=False).encode(

@@ -78,9 +78,9 @@ async def test_calls_leave_nothing() -> None:
             timeout = 1000.0 if number % 2 else None
             assert (await call(Note(number=number), timeout=timeout)).number == number
 
-        await many(times(2000, 100_000), once)
+        await many(times(500, 100_000), once)
         before = State(*KINDS)
-        await many(times(5000, 1_000_000), once)
+        await many(times(1500, 1_000_000), once)
         after = State(*KINDS)
 
         print(f"\ncalls: {after.grown(before)}")

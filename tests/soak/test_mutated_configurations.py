@@ -1,6 +1,6 @@
 """Whatever stands in a configuration or on a command line: clear lines and exit code 1 or 2, or it serves.
 
-500 by default (of what is deployed, 100), 10,000 with ``TRIO_SERVE_SOAK=1``.  A failure names the seed that
+200 by default (of what is deployed, 40), 10,000 with ``TRIO_SERVE_SOAK=1``.  A failure names the seed that
 makes it again: ``mutated_text(Random(seed))``.
 """
 
@@ -22,8 +22,8 @@ from trio_serve.instance import foreground
 from trio_serve.instance.config_file import ConfigFileError, read_config_file
 
 SOAK = bool(os.environ.get("TRIO_SERVE_SOAK"))
-NUMBER = 10_000 if SOAK else 500
-DEPLOYED = 10_000 if SOAK else 100
+NUMBER = 10_000 if SOAK else 200
+DEPLOYED = 10_000 if SOAK else 40
 LINE_MAX = 1000
 """Characters; a line names what was found, and does not repeat it."""
 
