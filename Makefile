@@ -32,7 +32,7 @@ docs: $(VENV)/test  ## docs/api.md, from the docstrings
 	@$(BIN)/python docs/write_api.py
 
 bench: $(VENV)/bench  ## speed beside grpcio, grpc.aio, grpclib, (where Go is there) grpc-go, uvicorn and hypercorn
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks --page docs/benchmark.md --plot docs/benchmark.svg
 
 bench-overload: $(VENV)/bench  ## what is still served at 2, 5 and 10 times the capacity, beside grpc.aio
 	@$(BIN)/python -m benchmarks.overload --plot docs/overload.svg

@@ -4,17 +4,21 @@
     connections  open and idle
     methods      registered
 
-All points of a run are measured on the same day with the same load: 64 calls in flight on one connection.
+All points stand ready on servers of their own, and are measured in turn with the same load: 64 calls in
+flight on one more connection.
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import attrs
 
 from benchmarks.cells import Cell
 from benchmarks.memory import Idle
 from benchmarks.processes import ServerProcess
+from benchmarks.turns import Point, in_turn
 
 STREAMS = (1, 10, 100, 1_000, 10_000)
 CONNECTIONS = (1, 10, 100, 1_000)
@@ -28,37 +32,42 @@ class Line:
     name: str
     points: tuple[tuple[int, float], ...]
 
-    @property
-    def growth(self) -> float:
-        """The last point as a multiple of the first."""
-        return self.points[-1][1] / self.points[0][1]
+
+def lines(command: Sequence[str], cell: Cell, seconds: float, rounds: int, largest: int) -> list[Line]:
+    """Each point up to ``largest``, measured for ``seconds`` in each of so many rounds."""
+    with contextlib.ExitStack() as stack:
+        points: dict[tuple[str, int], Point] = {}
+        for name, counts, standing in (
+            ("open streams", STREAMS, _beside_streams),
+            ("open connections", CONNECTIONS, _beside_connections),
+            ("registered methods", METHODS, _beside_methods),
+        ):
+            for count in counts:
+                if count <= largest:
+                    server = stack.enter_context(standing(command, count))
+                    points[name, count] = partial(cell.measure, server, seconds)
+        medians = in_turn("growth", points, rounds)
+    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for (name, count), measured in medians.items():
+        found[name].append((count, measured.cpu_us))
+    return [Line(name, tuple(of)) for name, of in found.items()]
 
 
-def lines(command: Sequence[str], cell: Cell, seconds: float, largest: int = 10_000) -> Iterator[Line]:
-    """Measure every point up to ``largest``, on a new server each."""
-    for name, counts, measure in (
-        ("open streams", STREAMS, _with_streams),
-        ("open connections", CONNECTIONS, _with_connections),
-        ("registered methods", METHODS, _with_methods),
-    ):
-        points = [(count, measure(command, cell, seconds, count)) for count in counts if count <= largest]
-        yield Line(name, tuple(points))
-
-
-def _with_streams(command: Sequence[str], cell: Cell, seconds: float, count: int) -> float:
+@contextlib.contextmanager
+def _beside_streams(command: Sequence[str], count: int) -> Iterator[ServerProcess]:
     connections = min(count, 100)
     with ServerProcess(command) as server, contextlib.closing(Idle(server.port)) as idle:
         idle.open_connections(connections)
         idle.open_streams(count // connections)
-        return cell.measure(server, seconds).cpu_us
+        yield server
 
 
-def _with_connections(command: Sequence[str], cell: Cell, seconds: float, count: int) -> float:
+@contextlib.contextmanager
+def _beside_connections(command: Sequence[str], count: int) -> Iterator[ServerProcess]:
     with ServerProcess(command) as server, contextlib.closing(Idle(server.port)) as idle:
         idle.open_connections(count)
-        return cell.measure(server, seconds).cpu_us
+        yield server
 
 
-def _with_methods(command: Sequence[str], cell: Cell, seconds: float, count: int) -> float:
-    with ServerProcess([*command, "--methods", str(count)]) as server:
-        return cell.measure(server, seconds).cpu_us
+def _beside_methods(command: Sequence[str], count: int) -> ServerProcess:
+    return ServerProcess([*command, "--methods", str(count)])

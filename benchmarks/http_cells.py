@@ -34,11 +34,8 @@ class HttpServer:
         name = self.server.name
         return name if self.server.available else f"{name} (not installed: {', '.join(self.server.needs)})"
 
-    def cells(self) -> list[Cell]:
-        return [
-            Cell(_named(connections), "request", functools.partial(_load, self.path, connections))
-            for connections in CONNECTIONS
-        ]
+    def cell(self, connections: int) -> Cell:
+        return Cell(_named(connections), "request", functools.partial(_load, self.path, connections))
 
 
 def servers() -> list[HttpServer]:

@@ -1,4 +1,4 @@
-"""Curves over the load, side by side, as an SVG written by hand.
+"""Curves over the load, side by side.
 
 | what is served |  | how long it takes |     each with a scale of its own, from 0 or logarithmic;
 |   ______       |  |        ______     |     the loads stand at equal distances
@@ -7,11 +7,10 @@
 
 import math
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
 
 import attrs
 
-from benchmarks.plot import COLOURS
+from benchmarks import svg
 
 PANEL_WIDTH, HEIGHT = 440, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 420, 100, 300
@@ -39,20 +38,14 @@ class Panel:
         return _BOTTOM - (y - low) / (high - low) * (_BOTTOM - _TOP)
 
 
-def svg(panels: Sequence[Panel]) -> str:
+def draw(panels: Sequence[Panel]) -> str:
     """The panels in a row; those of one picture have the same curves' names and colours."""
-    width = PANEL_WIDTH * len(panels)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" '
-        'font-family="system-ui, sans-serif" font-size="12" fill="#334155">',
-        f'<rect width="{width}" height="{HEIGHT}" fill="#ffffff"/>',
-    ]
+    parts = []
     for k, (name, _) in enumerate(panels[0].curves):
-        parts.append(f'<rect x="{_LEFT}" y="{12 + 17 * k}" width="10" height="10" fill="{COLOURS[k]}"/>')
-        parts.append(_text(_LEFT + 16, 21 + 17 * k, name, "start"))
+        parts += svg.key(_LEFT, 12 + 17 * k, name, svg.COLOURS[k])
     for k, panel in enumerate(panels):
         parts += [f'<g transform="translate({PANEL_WIDTH * k} 0)">', *_draw(panel), "</g>"]
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    return svg.picture(PANEL_WIDTH * len(panels), HEIGHT, parts)
 
 
 def _draw(panel: Panel) -> list[str]:
@@ -60,29 +53,15 @@ def _draw(panel: Panel) -> list[str]:
     step = (_RIGHT - _LEFT) / len(loads)
     places = {x: _LEFT + (k + 0.5) * step for k, x in enumerate(loads)}
 
-    def path(points: Sequence[Point]) -> str:
-        return " ".join(f"{places[x]:.1f},{panel.height(y):.1f}" for x, y in points if x in places)
+    def placed(points: Sequence[Point]) -> list[Point]:
+        return [(places[x], panel.height(y)) for x, y in points if x in places]
 
-    parts = [_text(_LEFT, _TOP - 16, panel.title, "start", "bold")]
+    parts = [svg.text(_LEFT, _TOP - 16, panel.title, bold=True)]
     for y in panel.ticks:
-        height = panel.height(y)
-        parts.append(f'<path d="M{_LEFT} {height:.1f}H{_RIGHT}" stroke="#e2e8f0"/>')
-        parts.append(_text(_LEFT - 6, height + 4, f"{y:g}", "end"))
-    parts += [_text(place, _BOTTOM + 18, f"{x:g}x", "middle") for x, place in places.items()]
-    parts.append(
-        f'<polyline points="{path(panel.aim)}" fill="none" stroke="#94a3b8" stroke-dasharray="5 4"/>'
-    )
-    for k, (_, points) in enumerate(panel.curves):
-        colour = COLOURS[k]
-        parts.append(f'<polyline points="{path(points)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [
-            f'<circle cx="{places[x]:.1f}" cy="{panel.height(y):.1f}" r="3" fill="{colour}"/>'
-            for x, y in points
-        ]
+        parts.append(svg.rule(_LEFT, panel.height(y), _RIGHT, panel.height(y)))
+        parts.append(svg.text(_LEFT - 6, panel.height(y) + 4, f"{y:g}", anchor="end"))
+    parts += [svg.text(place, _BOTTOM + 18, f"{x:g}x", anchor="middle") for x, place in places.items()]
+    parts.append(svg.dashes(placed(panel.aim)))
+    for (_, points), colour in zip(panel.curves, svg.COLOURS, strict=False):
+        parts += svg.curve(placed(points), colour)
     return parts
-
-
-def _text(x: float, y: float, text: str, anchor: str, weight: str = "normal") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}">{escape(text)}</text>'
-    )

@@ -134,7 +134,7 @@ def picture(results: Mapping[str, Outcomes]) -> str:
             for name, outcomes in results.items()
         ]
 
-    return lines_plot.svg(
+    return lines_plot.draw(
         [
             lines_plot.Panel(
                 "Answered in time, % of the peak",

@@ -4,20 +4,21 @@
     core 1 | the side that only loads or answers
 
 CPU time is the process's own accounting, user and system, all threads; memory is its resident set.
-Source: proc(5), /proc/[pid]/stat fields 14 and 15, /proc/[pid]/status.  Linux only.
+Source: proc(5), /proc/[pid]/status; clock_getcpuclockid(3).  Linux only.
 """
 
 import contextlib
 import os
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 MEASURED_CORE = 0
 LOAD_CORE = 1
@@ -32,6 +33,14 @@ def pinned(core: int | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def allow_descriptors(count: int) -> None:
+    """For this process and those it starts from now on, as far as the hard limit lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Process:
@@ -68,8 +77,9 @@ class Process:
         return line.strip()
 
     def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
+        # The clock of a process, as clock_getcpuclockid(3) makes its id: exact, where /proc counts ticks
+        # of 10 ms, which are 5 % of the shortest measurement.
+        return time.clock_gettime(~self.pid << 3 | 2)
 
     def resident_bytes(self) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():

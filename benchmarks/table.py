@@ -1,20 +1,11 @@
 """The results as one markdown table, a row a server (or client), a column a cell."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks.cells import Cell, Measured
+from benchmarks.growth import Line
 from benchmarks.memory import Resting
-
-
-def median(repeats: Sequence[Measured]) -> Measured:
-    """The medians of each figure by itself."""
-
-    def of(name: str) -> float:
-        return float(statistics.median(getattr(measured, name) for measured in repeats))
-
-    return Measured(of("rate"), of("cpu_us"), of("p50_ms"), of("p99_ms"))
 
 
 def servers_table(cells: Sequence[Cell], results: Mapping[str, Mapping[str, Measured]]) -> str:
@@ -43,6 +34,16 @@ def memory_table(results: Mapping[str, Resting]) -> str:
         for name, resting in results.items()
     ]
     return markdown(head, rows)
+
+
+def lines_table(lines: Sequence[Line]) -> str:
+    """A row a line, a column a count; empty where a line ends before another."""
+    counts = sorted({count for line in lines for count, _ in line.points})
+    rows = []
+    for line in lines:
+        costs = dict(line.points)
+        rows.append([line.name, *(_figure(costs[count], 3) if count in costs else "" for count in counts)])
+    return markdown(["beside so many", *(f"{count:,}" for count in counts)], rows)
 
 
 def _cell(measured: Measured | None) -> str:

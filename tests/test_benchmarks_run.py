@@ -3,20 +3,27 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import plot
+from benchmarks.cells import Cell, Measured
+from benchmarks.growth import Line, lines
 from benchmarks.load import h2load
 from benchmarks.process_tree import ServerTree, is_alive
+from benchmarks.processes import ServerProcess, python
+from benchmarks.turns import Point, in_turn
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_the_benchmark_prints_its_tables_and_draws_its_plot(tmp_path: Path) -> None:
     """Our servers and one peer of each, every cell once."""
-    plot = tmp_path / "plot.svg"
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--plot", str(plot)]
+    page, picture = tmp_path / "page.md", tmp_path / "plot.svg"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--page", str(page), "--plot", str(picture)]
     command += [
         "--only",
         "trio_serve.grpc",
@@ -43,13 +50,72 @@ def test_the_benchmark_prints_its_tables_and_draws_its_plot(tmp_path: Path) -> N
         "| grpc.aio |",
         "| trio_serve, FastAPI ingress |",
         "CPU against FastAPI on hypercorn, Trio: ",
-        "open streams",
-        "open connections",
-        "registered methods",
+        "| open streams |",
+        "| open connections |",
+        "| registered methods |",
         "| metrics: a call at its proxy |",
     ):
         assert row in done.stdout
-    assert ElementTree.parse(plot).getroot().tag.endswith("svg")
+    assert page.read_text() + "\n" == done.stdout
+    assert "](plot.svg)" in done.stdout
+    assert "grpc.aio" in drawn(picture.read_text())
+
+
+def drawn(picture: str) -> str:
+    return "\n".join(ElementTree.fromstring(picture).itertext())
+
+
+def test_the_plot_tells_servers_units_colours_and_how_to_repeat_it() -> None:
+    bars = {"trio_serve.grpc": [30.0, 60.0], "peer": [300.0, float("nan")]}
+    growing = [Line("open streams", ((1, 41.0), (10_000, 42.0)))]
+
+    picture = plot.draw(bars, growing, "make bench")
+
+    words = drawn(picture)
+    for word in ("trio_serve.grpc", "peer", "µs", *plot.BAR_NAMES, "open streams", "10,000", "make bench"):
+        assert word in words
+    rectangles = ElementTree.fromstring(picture).iter(f"{SVG}rect")
+    _, once, twice, tenfold = [float(one.attrib["width"]) for one in rectangles if one.get("x") == "130.0"]
+    assert twice / once == pytest.approx(2, rel=0.01)
+    assert tenfold / once == pytest.approx(10, rel=0.01)
+
+
+def test_what_is_compared_is_measured_in_turn_and_the_medians_taken() -> None:
+    """What slows the machine for one round is in none of them."""
+    asked: list[str] = []
+
+    def point(name: str, *costs: float) -> Point:
+        left = iter(costs)
+
+        def measure() -> Measured:
+            asked.append(name)
+            return Measured(1000.0, next(left), 1.0, 2.0)
+
+        return measure
+
+    medians = in_turn("both", {"ours": point("ours", 30, 90, 31), "theirs": point("theirs", 60, 99, 62)}, 3)
+
+    assert {name: measured.cpu_us for name, measured in medians.items()} == {"ours": 31, "theirs": 62}
+    assert asked == ["ours", "theirs"] * 3
+
+
+def test_growth_stands_ready_with_as_many_as_it_says() -> None:
+    """Each server is asked once a round, and has its idle streams and connections then."""
+    descriptors: dict[int, int] = {}
+
+    class Count:
+        def measure(self, server: ServerProcess, seconds: float) -> Measured:
+            descriptors[server.port] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+            return Measured(1.0, 30.0, 1.0, 1.0)
+
+    found = lines(
+        python("benchmarks.servers.trio_serve_grpc"), cast(Cell, Count()), 0.1, rounds=1, largest=10
+    )
+
+    assert [line.name for line in found] == ["open streams", "open connections", "registered methods"]
+    assert all([count for count, _ in line.points] == [1, 10] for line in found)
+    on_streams, on_connections, _ = [b - a for a, b in zip(*[iter(descriptors.values())] * 2, strict=True)]
+    assert (on_streams, on_connections) == (9, 9)  # ten streams are on ten connections
 
 
 @pytest.mark.skipif(not h2load.available(), reason="h2load (Debian: nghttp2-client) is not here")
