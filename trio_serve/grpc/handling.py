@@ -13,6 +13,7 @@ Knows nothing of streams.
 import contextvars
 import logging
 import math
+from collections.abc import Coroutine
 from typing import Any
 
 import outcome
@@ -91,8 +92,8 @@ class _Handling:
         elif not self.call.over:
             self.call.finish(Status.UNKNOWN, f"{self.call.path}: nobody answered the call")
 
-    async def send(self, item: Any, /) -> None:
-        await self.call.send_message(item)
+    def send(self, item: Any, /) -> Coroutine[Any, Any, None]:
+        return self.call.send_message(item)
 
 
 def end_with(call: ServerCall, error: BaseException) -> None:

@@ -42,7 +42,6 @@ class Outbox:
         "_compress",
         "_connection",
         "_encoding",
-        "_headers",
         "_metadata",
         "_place",
         "_stream",
@@ -56,7 +55,7 @@ class Outbox:
         self._metadata: Metadata = ()
         self._encoding = "identity"
         self._compress: Compress | None = None
-        self._place = ParkingPlace()
+        self._place: ParkingPlace | None = None  # made when the peer first takes no more
         self._turn = 0
         self.headers_sent = False
 
@@ -100,10 +99,11 @@ class Outbox:
     async def checkpoint(self) -> None:
         """Wait until the peer has taken enough for more to be sent; now and then just let others run."""
         if self._is_crowded():
+            place = self._place = self._place or ParkingPlace()
             while self._is_crowded():
                 if self._connection.writer.backlog > BACKLOG_HIGH:
-                    self._connection.writer.wake_when_room(self._place)
-                await self._place.park()
+                    self._connection.writer.wake_when_room(place)
+                await place.park()
             return
         self._turn += 1
         if self._turn >= MESSAGES_A_TURN:
@@ -112,7 +112,8 @@ class Outbox:
 
     def wake(self) -> None:
         """The stream has room again, or is gone."""
-        self._place.wake()
+        if self._place is not None:
+            self._place.wake()
 
     def _is_crowded(self) -> bool:
         wire = self._connection.wire

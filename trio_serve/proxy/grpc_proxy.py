@@ -129,7 +129,7 @@ class GrpcProxy:
             stream=rpc.streams_replies,
         )
         envelope.watched = True  # by the server, which calls this at the deadline, too
-        call.on_cancel = reply.cancel
+        call.on_cancel = reply
 
     # What is counted and logged of each call.
 

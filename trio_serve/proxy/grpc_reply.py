@@ -13,6 +13,7 @@ Every answer has ``request_id`` first in its trailing metadata.
 """
 
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 import outcome
@@ -71,15 +72,16 @@ class GrpcReply:
             logger.error("request_id=%s: %s", self.request_id, error.message)
             self.fail(error)
 
-    def cancel(self, reason: CancelReason) -> None:
+    # No method with a name: bound, it would be an object more for each open call.
+    def __call__(self, reason: CancelReason) -> None:
         """The call is over on the wire: so is the work for it, however deep."""
         if self.envelope is not None:
             error = DeadlinePassed if reason is CancelReason.DEADLINE else CallCancelled
             self.envelope.cancel(error(reason.value))
 
-    async def send(self, item: Any) -> None:
+    def send(self, item: Any) -> Coroutine[Any, Any, None]:
         """Send one message of a streamed reply; returns when the client takes more."""
-        await self.call.send_message(item)
+        return self.call.send_message(item)
 
     def trailing_metadata(self) -> Metadata:
         """``request_id``, then what the method set."""

@@ -4,6 +4,7 @@ An async method iterates with ``async for``, a sync method (in its replica's thr
 the client is held back by flow control until the next message is asked for.
 """
 
+from collections.abc import Coroutine
 from typing import Any
 
 import trio
@@ -29,11 +30,8 @@ class gRPCInputStream:  # noqa: N801 - the name that Ray Serve gives it
     def __aiter__(self) -> "gRPCInputStream":
         return self
 
-    async def __anext__(self) -> Any:
-        try:
-            return await self._call.receive_message()
-        except EndOfStream:
-            raise StopAsyncIteration from None
+    def __anext__(self) -> Coroutine[Any, Any, Any]:
+        return self._call.receive_message()  # which ends with a StopAsyncIteration
 
     def __iter__(self) -> "gRPCInputStream":
         return self
