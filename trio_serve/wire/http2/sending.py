@@ -16,6 +16,7 @@ Knows nothing of what the peer may do with it.
 from __future__ import annotations
 
 from collections import deque
+from functools import lru_cache
 
 from .errors import ConnectionClosing, ErrorCode, HeaderListTooLarge, TooManyStreams
 from .frames import (
@@ -35,6 +36,8 @@ from .state import ConnectionState
 from .states import AFTER_SENT_END, CLOSED
 from .streams import Stream, StreamReceiver, Unsent
 from .windows import Window
+
+_lasting_list_size = lru_cache(maxsize=256)(list_size)  # of fields that come again: a method's
 
 
 def open_stream(
@@ -58,10 +61,12 @@ def open_stream(
         raise RuntimeError("a server opens no streams: it never pushes")
     if state.closed is not None or state.goaway_from_peer is not None:
         raise ConnectionClosing("the connection ended" if state.closed else "the server sent GOAWAY")
-    if len(state.streams) >= state.peer.streams_max:
-        raise TooManyStreams(f"the server allows {state.peer.streams_max} streams, and as many are open")
-    if state.peer.header_list_bytes_max is not None:
-        size, limit = list_size(fields) + list_size(changing), state.peer.header_list_bytes_max
+    peer, encoder = state.peer, state.encoder
+    if len(state.streams) >= peer.streams_max:
+        raise TooManyStreams(f"the server allows {peer.streams_max} streams, and as many are open")
+    limit = peer.header_list_bytes_max
+    if limit is not None:
+        size = _lasting_list_size(fields) + list_size(changing)
         if size > limit:
             raise HeaderListTooLarge(f"request header list of {size} bytes is over the server's {limit}")
     stream_id = state.highest_id + 2 if state.highest_id else 1
@@ -71,9 +76,9 @@ def open_stream(
     state.streams_opened += 1
     stream = state.streams[stream_id] = Stream(stream_id, receiver)
     stream.bodiless = (b":method", b"HEAD") in fields[:4]  # which are the pseudo-fields
-    block = state.encoder.encode(fields)
+    block = encoder.known.get(fields) or encoder.encode(fields)
     if changing:
-        block += state.encoder.encode(changing)
+        block += encoder.encode_changing(changing)
     _emit_block(state, stream, block, end_stream)
     return stream
 
