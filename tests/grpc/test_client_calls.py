@@ -269,7 +269,7 @@ async def test_cancelling_the_task_that_awaits_cancels_the_handler() -> None:
     async with served() as (service, channel):
         stub = grpcio_stubs().GreeterStub(channel)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stub.SayHello(hello("slow"))._reply)
+            nursery.start_soon(stub.SayHello(hello("slow")).finished)
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
         await trio.testing.wait_all_tasks_blocked()

@@ -62,12 +62,18 @@ class Attempt:
             TooManyStreams, ConnectionClosing: not here, not now; nothing was sent.
             HeaderListTooLarge: not to this server; nothing was sent.
         """
-        call = self.call
-        self.stream = connection.wire.open_stream(
-            call.head.prefix, self, changing=call.changing_fields(self.number)
-        )
+        call, wire = self.call, connection.wire
+        fields = call.changing_fields(self.number)
+        self.stream = stream = wire.open_stream(call.form.prefix, self, False, fields)
         self.connection = connection
-        self.push()
+        requests = call.requests
+        if call.requests_ended and len(requests) == 1:
+            self._sent = 1
+            self._end_sent = True
+            wire.send_data(stream, requests[0], True)
+            connection.answered()
+        else:
+            self.push()
         call.attempt_opened()
 
     def push(self) -> None:
@@ -168,7 +174,7 @@ class Attempt:
         if not error.by_peer:
             return Status.INTERNAL  # we reset it, because the server broke a rule of HTTP/2
         status = RESET_STATUS.get(error.code, Status.INTERNAL)
-        if status is Status.CANCELLED and trio.current_time() >= self.call.head.deadline:
+        if status is Status.CANCELLED and trio.current_time() >= self.call.deadline:
             return Status.DEADLINE_EXCEEDED  # the server's watch was a little quicker than ours
         return status
 

@@ -39,7 +39,7 @@ from trio_serve.grpc.multicallable import (
     UnaryUnaryMultiCallable,
     encoding_name,
 )
-from trio_serve.grpc.outgoing_call import OutgoingCall
+from trio_serve.grpc.pending_call import PendingCall
 from trio_serve.grpc.retrying import RetrySettings
 from trio_serve.grpc.service_config import ServiceConfig, TokenBucket, read_service_config
 from trio_serve.grpc.subchannel import Connectivity, SubchannelOptions
@@ -161,7 +161,7 @@ class Channel:
         self.alarms = Alarms()
         self.now: Callable[[], float] = trio.current_time
         """`trio.current_time`; while the channel runs, without its detour through the run context."""
-        self.calls: set[OutgoingCall] = set()
+        self.calls: set[PendingCall] = set()
         throttling = self.service_config.throttling
         throttle = TokenBucket(throttling) if throttling is not None else None
         self.retry_settings = RetrySettings(self.alarms, settings.rng, throttle)
@@ -323,7 +323,7 @@ class Channel:
         """The attempt need not be opened any more."""
         self._waiting.pop(attempt, None)
 
-    def abandon(self, call: OutgoingCall) -> None:
+    def abandon(self, call: PendingCall) -> None:
         """Nobody holds ``call`` any more.  May be called from any thread: the garbage collector's."""
         if threading.get_ident() == self._thread:
             call.cancel()
@@ -365,7 +365,7 @@ class Channel:
 
     def _enqueue(self, attempt: Attempt) -> None:
         state = self._balancer.state
-        if state is Connectivity.TRANSIENT_FAILURE and not attempt.call.head.wait_for_ready:
+        if state is Connectivity.TRANSIENT_FAILURE and not attempt.call.form.wait_for_ready:
             self._refuse(attempt)
         elif len(self._waiting) >= self._waiting_max:
             limit = f"waiting_calls_max={self._waiting_max}"
@@ -393,7 +393,7 @@ class Channel:
         if state is Connectivity.READY:
             self.room_opened()
         elif state is Connectivity.TRANSIENT_FAILURE:
-            for attempt in [one for one in self._waiting if not one.call.head.wait_for_ready]:
+            for attempt in [one for one in self._waiting if not one.call.form.wait_for_ready]:
                 self._refuse(attempt)
         elif state is Connectivity.IDLE and self._waiting:
             self._balancer.connect()

@@ -18,17 +18,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import trio
 
-from trio_serve.grpc.outgoing_call import OutgoingCall
+from trio_serve.grpc.pending_call import PendingCall
 from trio_serve.grpc.replies import MESSAGES_A_TURN, StreamReplyCall, UnaryReplyCall
 from trio_serve.grpc.rpc_error import RpcError, StatusCode
 from trio_serve.wire.grpc import Metadata, Status, Trailers
-
-if TYPE_CHECKING:
-    from trio_serve.grpc.multicallable import ClientMethod
 
 __all__ = [
     "EOF",
@@ -66,12 +63,11 @@ EOF = EndOfReplies()
 class ClientCall:
     """What every kind of call offers."""
 
-    __slots__ = ("__weakref__", "_call", "_method")
+    __slots__ = ("__weakref__", "_call")
 
-    _call: OutgoingCall
+    _call: PendingCall
 
-    def __init__(self, method: ClientMethod, call: OutgoingCall) -> None:
-        self._method = method
+    def __init__(self, call: PendingCall) -> None:
         self._call = call
 
     def __del__(self) -> None:
@@ -101,9 +97,9 @@ class ClientCall:
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, 0 when it has passed, None without one."""
-        if self._call.head.deadline == math.inf:
+        if self._call.deadline == math.inf:
             return None
-        return max(0.0, self._call.head.deadline - trio.current_time())
+        return max(0.0, self._call.deadline - trio.current_time())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call ``callback(call)`` once the call is over; what it raises is logged."""
@@ -120,12 +116,12 @@ class ClientCall:
     async def debug_error_string(self) -> str:
         """Wait until the call is over, and return what is known about how it ended."""
         await self._ended()
-        return self._call.error().debug_error_string()
+        return self._call.story
 
     async def initial_metadata(self) -> Metadata:
         """Wait for the server's initial metadata (empty when the call ended without any)."""
         await trio.lowlevel.checkpoint()
-        await self._call.until(_has_answered, abandon=False)
+        await self._call.answered(abandon=False)
         return self._call.initial_metadata
 
     async def trailing_metadata(self) -> Metadata:
@@ -139,7 +135,7 @@ class ClientCall:
             RpcError: the call ended before.
         """
         await trio.lowlevel.checkpoint()
-        await self._call.until(_is_sent, abandon=False)
+        await self._call.sent()
         if self._call.end is not None and self._call.end.status is not Status.OK:
             raise self._call.error()
 
@@ -151,20 +147,12 @@ class ClientCall:
         return self._call.end
 
 
-def _has_answered(call: OutgoingCall) -> bool:
-    return (call.committed is not None and call.committed.head is not None) or call.end is not None
-
-
-def _is_sent(call: OutgoingCall) -> bool:
-    return call.end is not None or any(attempt.stream is not None for attempt in call.attempts)
-
-
 class FinishedCall:
     """How a call ended: what ``with_call`` returns beside the reply (grpcio's synchronous methods)."""
 
     __slots__ = ("_end", "_initial_metadata")
 
-    def __init__(self, call: OutgoingCall) -> None:
+    def __init__(self, call: PendingCall) -> None:
         assert call.end is not None
         self._end = call.end
         self._initial_metadata = call.initial_metadata
@@ -193,25 +181,18 @@ class UnaryReply(ClientCall):
 
     _call: UnaryReplyCall
 
+    # No coroutine of its own: this is where nearly all of a client's tasks wait.
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._reply().__await__()
-
-    async def _reply(self) -> Any:
         call = self._call
         if call.end is None:
-            await call.over(abandon=True)
+            yield from call.over(abandon=True).__await__()
         else:
-            await trio.lowlevel.checkpoint()
-        assert call.end is not None
-        if call.end.status is not Status.OK:
-            raise call.error()
-        assert call.payload is not None
-        return self._method.read_reply(call.payload)
+            yield from trio.lowlevel.checkpoint().__await__()  # noqa: ASYNC105 (it is awaited so)
+        return call.reply()
 
     async def finished(self) -> tuple[Any, FinishedCall]:
         """Wait for the reply, and return it beside how the call ended."""
-        reply = await self._reply()
-        return reply, FinishedCall(self._call)
+        return await self, FinishedCall(self._call)
 
 
 class StreamReply(ClientCall):
@@ -245,7 +226,7 @@ class StreamReply(ClientCall):
 
     def _read(self, payload: bytes) -> Any:
         try:
-            return self._method.read_reply(payload)
+            return self._call.form.read_reply(payload)
         except RpcError as error:
             self._call.cancel(error.status, error.message or "")
             raise
@@ -256,12 +237,12 @@ class StreamRequests(ClientCall):
 
     __slots__ = ("_turn", "_written_by_hand")
 
-    def __init__(self, method: ClientMethod, call: OutgoingCall, requests: Any) -> None:
-        super().__init__(method, call)
+    def __init__(self, call: PendingCall, requests: Any) -> None:
+        super().__init__(call)
         self._turn = 0
         self._written_by_hand = requests is None
         if requests is not None:
-            call.channel.start_soon(send_all, method, call, requests)
+            call.channel.start_soon(send_all, call, requests)
 
     async def write(self, request: Any) -> None:
         """Send a request; waits while the server takes no more.  Cancelling cancels the call.
@@ -276,7 +257,7 @@ class StreamRequests(ClientCall):
         if call.end is None:
             if call.requests_ended:
                 raise RuntimeError("no request can be written after done_writing()")
-            call.send(self._method.frame(request, call.head.compress), False)
+            call.send(request)
             self._turn += 1
             if call.crowded:
                 await call.room(abandon=True)
@@ -290,12 +271,10 @@ class StreamRequests(ClientCall):
         """Say that no more requests come; a second time does nothing."""
         await trio.lowlevel.checkpoint()
         if self._call.end is None and not self._call.requests_ended:
-            self._call.send(b"", True)
+            self._call.send_end()
 
 
-async def send_all(
-    method: ClientMethod, call: OutgoingCall, requests: Iterable[Any] | AsyncIterable[Any]
-) -> None:
+async def send_all(call: PendingCall, requests: Iterable[Any] | AsyncIterable[Any]) -> None:
     """Send each of ``requests`` as the server takes them; ends with the call.
 
     What the iterable raises cancels the call, and is the cause of the error that its reader gets.
@@ -304,31 +283,31 @@ async def send_all(
         call.when_done(scope.cancel)
         try:
             if isinstance(requests, AsyncIterable):
-                await _send_awaited(method, call, aiter(requests))
+                await _send_awaited(call, aiter(requests))
             else:
                 for number, request in enumerate(requests, 1):
-                    await _send(method, call, request, number)
+                    await _send(call, request, number)
         except Exception as error:
             call.failed_by(error, "requests", Status.CANCELLED)
         else:
             if call.end is None:
-                call.send(b"", True)
+                call.send_end()
 
 
-async def _send_awaited(method: ClientMethod, call: OutgoingCall, requests: AsyncIterator[Any]) -> None:
+async def _send_awaited(call: PendingCall, requests: AsyncIterator[Any]) -> None:
     number = 0
     try:
         async for request in requests:
             number += 1
-            await _send(method, call, request, number)
+            await _send(call, request, number)
     finally:
         if isinstance(requests, AsyncGenerator):
             await requests.aclose()  # it must not run on, or be collected, after its call
 
 
-async def _send(method: ClientMethod, call: OutgoingCall, request: Any, number: int) -> None:
+async def _send(call: PendingCall, request: Any, number: int) -> None:
     if call.end is None:
-        call.send(method.frame(request, call.head.compress), False)
+        call.send(request)
         if call.crowded:
             await call.room(abandon=False)
     if call.end is not None or number % MESSAGES_A_TURN == 0:

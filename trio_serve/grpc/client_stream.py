@@ -94,7 +94,7 @@ class ClientStream:
             raise ProtocolError("Unary request requires a message to be sent before ending outgoing stream")
         self._start()
         if end:
-            self._open_call.send(b"", True)
+            self._open_call.send_end()
         await trio.lowlevel.checkpoint()
 
     async def send_message(self, message: Any, *, end: bool = False) -> None:
@@ -105,8 +105,7 @@ class ClientStream:
             ProtocolError: no further request may be sent.
             TypeError: it is not of the rpc's request type.
         """
-        call, method = self._open_call, self._method
-        assert method is not None
+        call = self._open_call
         if not self._cardinality.client_streaming:
             if self._sent_message:
                 raise ProtocolError("Message was already sent")
@@ -116,9 +115,8 @@ class ClientStream:
         if not isinstance(message, self._request_type):
             raise TypeError(f"{self._path} takes {self._request_type.__name__}, not {type(message).__name__}")
         await trio.lowlevel.checkpoint()
-        data = method.frame(message, call.head.compress)
         if call.end is None:
-            call.send(data, end)
+            call.send(message, end)
         self._sent_message = True
         if not self._request_sent:
             self._start()
@@ -141,7 +139,7 @@ class ClientStream:
         if not self._cardinality.client_streaming and not self._sent_message:
             raise ProtocolError("Unary request requires a single message to be sent")
         if not call.requests_ended and call.end is None:
-            call.send(b"", True)
+            call.send_end()
         await trio.lowlevel.checkpoint()
 
     async def recv_initial_metadata(self) -> None:
@@ -156,10 +154,9 @@ class ClientStream:
         if self.initial_metadata is not None:
             raise ProtocolError("Initial metadata was already received")
         await trio.lowlevel.checkpoint()
-        await call.until(_has_answered, abandon=True)
+        await call.answered(abandon=True)
         self._keep_metadata()
-        answered = call.committed is not None and call.committed.head is not None
-        if not answered and call.end is not None and call.end.status is not Status.OK:
+        if not call.has_headers and call.end is not None and call.end.status is not Status.OK:
             raise call.error()
 
     async def recv_message(self) -> Any:
@@ -168,15 +165,14 @@ class ClientStream:
         Raises:
             RpcError: the call ended with another status than OK.
         """
-        call, method = self._open_call, self._method
-        assert method is not None
+        call = self._open_call
         if not self._request_sent:
             raise ProtocolError("Request was not sent yet")
         try:
             payload = await call.next()
         finally:
             self._keep_metadata()
-        return None if payload is None else method.read_reply(payload)
+        return None if payload is None else call.form.read_reply(payload)
 
     async def recv_trailing_metadata(self) -> None:
         """Wait for the call's end; ``trailing_metadata`` is there then.
@@ -226,7 +222,7 @@ class ClientStream:
     def _start(self) -> None:
         assert self._method is not None
         self._request_sent = True
-        self._method.start_authorized(self._open_call)
+        self._method.start(self._open_call)
 
     async def _finish(self) -> None:
         """Wait for the end; messages that nobody took are passed over."""
@@ -241,7 +237,7 @@ class ClientStream:
 
     def _keep_metadata(self) -> None:
         call = self._open_call
-        if self.initial_metadata is None and _has_answered(call):
+        if self.initial_metadata is None and call.is_answered:
             self.initial_metadata = _multidict(call.initial_metadata)
         if self.trailing_metadata is None and call.end is not None:
             self.trailing_metadata = _multidict(call.end.metadata)
@@ -249,7 +245,3 @@ class ClientStream:
 
 def _multidict(metadata: Metadata) -> MultiDict[str | bytes]:
     return MultiDict(metadata)
-
-
-def _has_answered(call: Any) -> bool:
-    return call.end is not None or (call.committed is not None and call.committed.head is not None)

@@ -23,4 +23,5 @@ current_deadline: contextvars.ContextVar[float] = contextvars.ContextVar("curren
 
 def inherited_deadline() -> float:
     """The earlier of the served call's deadline and the surrounding cancel scopes' (``inf`` for none)."""
-    return min(current_deadline.get(), trio.current_effective_deadline())
+    served, scopes = current_deadline.get(), trio.current_effective_deadline()
+    return served if served < scopes else scopes

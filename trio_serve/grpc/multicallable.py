@@ -2,8 +2,8 @@
 
     stub.Method(request, timeout=, metadata=, wait_for_ready=, compression=, credentials=) --> a call
 
-Everything that is the same for all calls of a method is made here, once: its header fields, its part of
-the service config.
+Everything that is the same for all calls of a method is made here, once (`CallForm`), for each set of
+options that comes up.
 
 Source: the signatures are those of grpcio's multi-callables.
 Knows nothing of attempts and connections.
@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypedDict, TypeVar, Unpack
 
 import trio
 
+from trio_serve.grpc.call_form import CallForm
 from trio_serve.grpc.client_call import (
     FinishedCall,
     StreamStreamCall,
     StreamUnaryCall,
+    UnaryReply,
     UnaryStreamCall,
     UnaryUnaryCall,
 )
 from trio_serve.grpc.deadline import inherited_deadline
-from trio_serve.grpc.outgoing_call import CallHead, OutgoingCall
+from trio_serve.grpc.outgoing_call import OutgoingCall
 from trio_serve.grpc.replies import StreamReplyCall, UnaryReplyCall
-from trio_serve.grpc.rpc_error import RpcError
 from trio_serve.wire.grpc import (
     ENCODINGS,
     Fields,
@@ -35,15 +36,14 @@ from trio_serve.wire.grpc import (
     Status,
     compressor,
     encode_metadata,
-    frame_message,
     request_prefix,
 )
-from trio_serve.wire.grpc.compression import Compress
 
 if TYPE_CHECKING:
     from trio_serve.grpc.channel import Channel
 
 __all__ = [
+    "CallOptions",
     "ClientMethod",
     "Credentials",
     "StreamStreamMultiCallable",
@@ -57,6 +57,18 @@ Credentials: TypeAlias = Callable[[str], MetadataLike | Awaitable[MetadataLike]]
 """What proves who calls: given the method's path, the metadata to send with the call."""
 
 CallT = TypeVar("CallT", bound=OutgoingCall)
+HandleT = TypeVar("HandleT")
+
+
+class CallOptions(TypedDict, total=False):
+    """What a call may be told beside timeout and metadata; where it is not, the channel decides."""
+
+    credentials: Credentials | None
+    wait_for_ready: bool | None
+    compression: Any
+
+
+NO_OPTIONS: CallOptions = {}
 
 
 def encoding_name(compression: Any) -> str:
@@ -77,7 +89,16 @@ def encoding_name(compression: Any) -> str:
 class ClientMethod:
     """One rpc on one channel."""
 
-    __slots__ = ("_channel", "_config", "_deserialize", "_prefixes", "_reply_bytes_max", "_serialize", "path")
+    __slots__ = (
+        "_channel",
+        "_config",
+        "_deserialize",
+        "_forms",
+        "_plain_form",
+        "_serialize",
+        "_tries_again",
+        "path",
+    )
 
     def __init__(
         self,
@@ -90,54 +111,39 @@ class ClientMethod:
         self._channel = channel
         self._serialize = serialize
         self._deserialize = deserialize
-        self._config = channel.service_config.for_method(path)
-        self._prefixes: dict[str, tuple[Fields, Compress | None]] = {}
-        limit = self._config.reply_bytes_max
-        self._reply_bytes_max = (
-            channel.message_bytes_max if limit is None else min(limit, channel.message_bytes_max)
-        )
-        self._prefix("identity")
+        self._config = config = channel.service_config.for_method(path)
+        self._tries_again = config.retry is not None or config.hedging is not None
+        self._forms: dict[tuple[str, bool], CallForm] = {}
+        self._plain_form = self._form()
 
     def begin(
         self,
-        make: Callable[[Channel, str, CallHead], CallT],
+        make: Callable[[Channel, CallForm, Fields, float], CallT],
         timeout: float | None = None,
         metadata: MetadataLike | None = None,
-        wait_for_ready: bool | None = None,
-        compression: Any = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> CallT:
         """A call that is not started yet.
 
         Raises:
-            ValueError, TypeError: metadata that cannot be sent, an unknown compression.
+            ValueError, TypeError: metadata that cannot be sent, an unknown compression or option.
         """
-        channel, config = self._channel, self._config
-        encoding = channel.encoding if compression is None else encoding_name(compression)
-        prefix, compress = self._prefixes.get(encoding) or self._prefix(encoding)
-        if wait_for_ready is None:
-            wait_for_ready = (
-                channel.wait_for_ready if config.wait_for_ready is None else config.wait_for_ready
-            )
+        channel = self._channel
         fields = channel.metadata
         if metadata:
             fields = fields + encode_metadata(metadata)
-        deadline = self._deadline(timeout)
-        head = CallHead(prefix, fields, deadline, compress, self._reply_bytes_max, wait_for_ready)
-        call = make(channel, self.path, head)
-        if config.retry is not None or config.hedging is not None:
-            call.again = channel.retry_settings.again(call, config)
+        form = self._form(**options) if options else self._plain_form
+        call = make(channel, form, fields, self._deadline(timeout))
+        if self._tries_again:
+            call.again = channel.retry_settings.again(call, self._config)
         return call
 
-    def start(self, call: OutgoingCall, credentials: Credentials | None) -> None:
-        """Let ``call`` begin, once its credentials are there; never waits."""
-        call.enter()
+    def start(self, call: OutgoingCall, options: CallOptions = NO_OPTIONS) -> None:
+        """Let ``call``, which was entered, begin once its credentials are there; never waits."""
+        credentials = options.get("credentials") if options else None
         if credentials is None and self._channel.credentials is None:
             call.start()
-        else:
-            self.start_authorized(call, credentials)
-
-    def start_authorized(self, call: OutgoingCall, credentials: Credentials | None = None) -> None:
-        """Let ``call``, which was entered, begin once its credentials are there; never waits."""
+            return
         awaited = []
         for owner in (self._channel.credentials, credentials):
             if owner is None:
@@ -146,169 +152,164 @@ class ClientMethod:
             if inspect.isawaitable(given):
                 awaited.append(given)
             else:
-                call.head.metadata += encode_metadata(given)
+                call.metadata += encode_metadata(given)
         if awaited:
             self._channel.start_soon(self._start_later, call, awaited)
         else:
             call.start()
-
-    def frame(self, request: Any, compress: Compress | None) -> bytes:
-        """``request`` as it goes over the wire.
-
-        Raises:
-            RpcError: RESOURCE_EXHAUSTED, when it is over the service config's limit.
-            TypeError: it is nothing that the rpc's serializer takes.
-        """
-        try:
-            payload = request if self._serialize is None else self._serialize(request)
-        except TypeError as error:
-            kind = type(request).__name__
-            raise TypeError(f"{self.path} got a request of type {kind}, which is no message of it") from error
-        limit = self._config.request_bytes_max
-        if limit is not None and len(payload) > limit:
-            raise RpcError(
-                Status.RESOURCE_EXHAUSTED,
-                f"request message of {len(payload)} bytes is over maxRequestMessageBytes={limit} "
-                "(set in the service config)",
-            )
-        return frame_message(payload) if compress is None else frame_message(compress(payload), True)
-
-    def read_reply(self, payload: bytes) -> Any:
-        """The reply in ``payload``.
-
-        Raises:
-            RpcError: INTERNAL, when the deserializer does not take it.
-        """
-        if self._deserialize is None:
-            return payload
-        try:
-            return self._deserialize(payload)
-        except Exception as error:
-            text = f"reply message of {self.path} does not parse: {error}"
-            raise RpcError(Status.INTERNAL, text) from error
-
-    def _deadline(self, timeout: float | None) -> float:
-        deadline = inherited_deadline()
-        for seconds in (timeout, self._config.timeout_s):
-            if seconds is not None:
-                deadline = min(deadline, self._channel.now() + seconds)
-        return deadline
-
-    def _prefix(self, encoding: str) -> tuple[Fields, Compress | None]:
-        channel = self._channel
-        prefix = request_prefix(
-            self.path,
-            channel.authority,
-            scheme=channel.scheme,
-            user_agent=channel.user_agent,
-            encoding=encoding,
-        )
-        self._prefixes[encoding] = known = (prefix, compressor(encoding))
-        return known
 
     async def _start_later(self, call: OutgoingCall, awaited: list[Awaitable[MetadataLike]]) -> None:
         with trio.CancelScope() as scope:
             call.when_done(scope.cancel)
             try:
                 for one in awaited:
-                    call.head.metadata += encode_metadata(await one)
+                    call.metadata += encode_metadata(await one)
             except Exception as error:  # whatever the user's code raises
                 call.failed_by(error, "credentials", Status.UNAVAILABLE)
             else:
                 call.start()
 
+    def _deadline(self, timeout: float | None) -> float:
+        deadline = inherited_deadline()
+        limit = self._config.timeout_s
+        if timeout is None or (limit is not None and limit < timeout):
+            timeout = limit
+        if timeout is None:
+            return deadline
+        own = self._channel.now() + timeout
+        return own if own < deadline else deadline
 
-class UnaryUnaryMultiCallable(ClientMethod):
-    """``reply = await stub.Method(request)``."""
+    def _form(
+        self,
+        credentials: Credentials | None = None,  # of no concern to the form
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> CallForm:
+        channel, config = self._channel, self._config
+        encoding = channel.encoding if compression is None else encoding_name(compression)
+        if wait_for_ready is None:
+            wait_for_ready = (
+                channel.wait_for_ready if config.wait_for_ready is None else config.wait_for_ready
+            )
+        form = self._forms.get((encoding, wait_for_ready))
+        if form is None:
+            form = self._forms[encoding, wait_for_ready] = self._new_form(encoding, wait_for_ready)
+        return form
+
+    def _new_form(self, encoding: str, wait_for_ready: bool) -> CallForm:
+        channel, config = self._channel, self._config
+        limit = config.reply_bytes_max
+        return CallForm(
+            path=self.path,
+            prefix=request_prefix(
+                self.path,
+                channel.authority,
+                scheme=channel.scheme,
+                user_agent=channel.user_agent,
+                encoding=encoding,
+            ),
+            serialize=self._serialize,
+            deserialize=self._deserialize,
+            compress=compressor(encoding),
+            request_bytes_max=config.request_bytes_max,
+            reply_bytes_max=channel.message_bytes_max
+            if limit is None
+            else min(limit, channel.message_bytes_max),
+            wait_for_ready=wait_for_ready,
+        )
+
+
+class _UnaryRequestMethod(ClientMethod, Generic[HandleT]):
+    """What takes one request."""
 
     __slots__ = ()
+
+    _engine: ClassVar[type[UnaryReplyCall | StreamReplyCall]]
+    _handle: ClassVar[type[Any]]
 
     def __call__(
         self,
         request: Any,
         timeout: float | None = None,
         metadata: MetadataLike | None = None,
-        credentials: Credentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: Any = None,
-    ) -> UnaryUnaryCall:
+        **options: Unpack[CallOptions],
+    ) -> HandleT:
         """Start a call; never waits.  ``timeout`` in seconds.
 
         Raises:
-            ValueError, TypeError: metadata that cannot be sent, an unknown compression.
+            ValueError, TypeError: metadata that cannot be sent, an unknown compression, another option than
+                those of `CallOptions`, a request that is no message of the rpc.
         """
-        call = self.begin(UnaryReplyCall, timeout, metadata, wait_for_ready, compression)
-        call.send_only(self.frame(request, call.head.compress))
-        self.start(call, credentials)
-        return UnaryUnaryCall(self, call)
-
-    async def with_call(self, request: Any, **options: Any) -> tuple[Any, FinishedCall]:
-        """Wait for the reply, and return it beside how the call ended; options as in a plain call."""
-        return await self(request, **options).finished()
+        call = self.begin(self._engine, timeout, metadata, options)
+        call.send(request, True)
+        call.enter()
+        self.start(call, options)
+        handle: HandleT = self._handle(call)
+        return handle
 
 
-class UnaryStreamMultiCallable(ClientMethod):
+class _StreamRequestMethod(ClientMethod, Generic[HandleT]):
+    """What takes any number of requests."""
+
+    __slots__ = ()
+
+    _engine: ClassVar[type[UnaryReplyCall | StreamReplyCall]]
+    _handle: ClassVar[type[Any]]
+
+    def __call__(
+        self,
+        request_iterator: Iterable[Any] | AsyncIterable[Any] | None = None,
+        timeout: float | None = None,
+        metadata: MetadataLike | None = None,
+        **options: Unpack[CallOptions],
+    ) -> HandleT:
+        """As for one request; they are taken from the iterable as the server takes them, or written."""
+        call = self.begin(self._engine, timeout, metadata, options)
+        call.enter()
+        self.start(call, options)
+        handle: HandleT = self._handle(call, request_iterator)
+        return handle
+
+
+class _UnaryReplyMethod:
+    """What is answered once."""
+
+    __slots__ = ()
+
+    __call__: Callable[..., UnaryReply]
+
+    async def with_call(self, request: Any, *arguments: Any, **options: Any) -> tuple[Any, FinishedCall]:
+        """Wait for the reply, and return it beside how the call ended; arguments as in a plain call."""
+        return await self(request, *arguments, **options).finished()
+
+
+class UnaryUnaryMultiCallable(_UnaryRequestMethod[UnaryUnaryCall], _UnaryReplyMethod):
+    """``reply = await stub.Method(request)``."""
+
+    __slots__ = ()
+    _engine = UnaryReplyCall
+    _handle = UnaryUnaryCall
+
+
+class UnaryStreamMultiCallable(_UnaryRequestMethod[UnaryStreamCall]):
     """``async for reply in stub.Method(request)``."""
 
     __slots__ = ()
-
-    def __call__(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: MetadataLike | None = None,
-        credentials: Credentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: Any = None,
-    ) -> UnaryStreamCall:
-        """Start a call; as for unary replies."""
-        call = self.begin(StreamReplyCall, timeout, metadata, wait_for_ready, compression)
-        call.send_only(self.frame(request, call.head.compress))
-        self.start(call, credentials)
-        return UnaryStreamCall(self, call)
+    _engine = StreamReplyCall
+    _handle = UnaryStreamCall
 
 
-class StreamUnaryMultiCallable(ClientMethod):
+class StreamUnaryMultiCallable(_StreamRequestMethod[StreamUnaryCall], _UnaryReplyMethod):
     """``reply = await stub.Method(requests)``, or ``call.write(request)`` on a call made without them."""
 
     __slots__ = ()
-
-    def __call__(
-        self,
-        request_iterator: Iterable[Any] | AsyncIterable[Any] | None = None,
-        timeout: float | None = None,
-        metadata: MetadataLike | None = None,
-        credentials: Credentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: Any = None,
-    ) -> StreamUnaryCall:
-        """Start a call; the requests are taken from the iterable as the server takes them."""
-        call = self.begin(UnaryReplyCall, timeout, metadata, wait_for_ready, compression)
-        self.start(call, credentials)
-        return StreamUnaryCall(self, call, request_iterator)
-
-    async def with_call(
-        self, request_iterator: Iterable[Any] | AsyncIterable[Any], **options: Any
-    ) -> tuple[Any, FinishedCall]:
-        """Wait for the reply, and return it beside how the call ended; options as in a plain call."""
-        return await self(request_iterator, **options).finished()
+    _engine = UnaryReplyCall
+    _handle = StreamUnaryCall
 
 
-class StreamStreamMultiCallable(ClientMethod):
+class StreamStreamMultiCallable(_StreamRequestMethod[StreamStreamCall]):
     """``async for reply in stub.Method(requests)``, or ``write`` and ``read``."""
 
     __slots__ = ()
-
-    def __call__(
-        self,
-        request_iterator: Iterable[Any] | AsyncIterable[Any] | None = None,
-        timeout: float | None = None,
-        metadata: MetadataLike | None = None,
-        credentials: Credentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: Any = None,
-    ) -> StreamStreamCall:
-        """Start a call; the requests are taken from the iterable as the server takes them."""
-        call = self.begin(StreamReplyCall, timeout, metadata, wait_for_ready, compression)
-        self.start(call, credentials)
-        return StreamStreamCall(self, call, request_iterator)
+    _engine = StreamReplyCall
+    _handle = StreamStreamCall

@@ -9,15 +9,16 @@ Knows nothing of stubs and of attempts but the one that the messages come from.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from grpclib.exceptions import GRPCError
 
 from trio_serve.grpc.attempt import Attempt
+from trio_serve.grpc.call_form import CallForm
 from trio_serve.grpc.inbox import EndOfStream, Inbox
-from trio_serve.grpc.outgoing_call import CallHead, OutgoingCall
-from trio_serve.wire.grpc import MessageReader, Status, Trailers, decompressor, whole_message
+from trio_serve.grpc.outgoing_call import OutgoingCall
+from trio_serve.wire.grpc import Fields, MessageReader, Status, Trailers, decompressor, whole_message
 
 if TYPE_CHECKING:
     from trio_serve.grpc.channel import Channel
@@ -26,6 +27,8 @@ __all__ = ["MESSAGES_A_TURN", "StreamReplyCall", "UnaryReplyCall"]
 
 MESSAGES_A_TURN = 64
 """After so many messages that were there already, a reader lets other tasks run."""
+
+OK = Status.OK  # an enum's member is slow to fetch
 
 LEFT_TO_THE_END_BYTES = 1024
 """A reply no larger leaves its window to be given back by the end of its stream, which is about to come."""
@@ -36,14 +39,26 @@ class UnaryReplyCall(OutgoingCall):
 
     __slots__ = ("_reader", "payload")
 
-    def __init__(self, channel: Channel, path: str, head: CallHead) -> None:
-        super().__init__(channel, path, head)
+    def __init__(self, channel: Channel, form: CallForm, metadata: Fields, deadline: float) -> None:
+        super().__init__(channel, form, metadata, deadline)
         self._reader: MessageReader | None = None
         self.payload: bytes | None = None
 
+    def reply(self) -> Any:
+        """The reply, of a call that is over.
+
+        Raises:
+            RpcError: it ended with another status than OK; INTERNAL: the reply does not parse.
+        """
+        assert self.end is not None
+        if self.end.status is not OK:
+            raise self.error()
+        assert self.payload is not None
+        return self.form.read_reply(self.payload)
+
     def data_received(self, attempt: Attempt, data: bytes) -> None:
         if self._reader is None and self.payload is None:
-            self.payload = whole_message(data, self.head.reply_bytes_max)
+            self.payload = whole_message(data, self.form.reply_bytes_max)
             if self.payload is not None:
                 if len(data) > LEFT_TO_THE_END_BYTES:
                     attempt.give_back(len(data))
@@ -52,7 +67,7 @@ class UnaryReplyCall(OutgoingCall):
         attempt.give_back(len(data))
         reader = self._reader
         if reader is None:
-            reader = self._reader = _reader_for(attempt, self.head.reply_bytes_max)
+            reader = self._reader = _reader_for(attempt, self.form.reply_bytes_max)
         try:
             messages = reader.receive(data)
         except GRPCError as error:
@@ -65,17 +80,18 @@ class UnaryReplyCall(OutgoingCall):
         elif messages:
             self.payload = messages[0]
 
-    def finish(self, end: Trailers) -> None:
-        if end.status is Status.OK:
-            if self.payload is None:
-                text = f"{self.path} answers with one message, but the server sent none"
-                end = end._replace(status=Status.UNIMPLEMENTED, message=text)
-            if self._reader is not None:
-                try:
-                    self._reader.end()
-                except GRPCError as error:
-                    end = end._replace(status=error.status, message=error.message or "")
-        super().finish(end)
+    def answered_by(self, end: Trailers) -> Trailers:
+        if end.status is not OK:
+            return end
+        if self.payload is None:
+            text = f"{self.path} answers with one message, but the server sent none"
+            end = end._replace(status=Status.UNIMPLEMENTED, message=text)
+        if self._reader is not None:
+            try:
+                self._reader.end()
+            except GRPCError as error:
+                end = end._replace(status=error.status, message=error.message or "")
+        return end
 
 
 class StreamReplyCall(OutgoingCall):
@@ -83,8 +99,8 @@ class StreamReplyCall(OutgoingCall):
 
     __slots__ = ("_inbox", "_turn")
 
-    def __init__(self, channel: Channel, path: str, head: CallHead) -> None:
-        super().__init__(channel, path, head)
+    def __init__(self, channel: Channel, form: CallForm, metadata: Fields, deadline: float) -> None:
+        super().__init__(channel, form, metadata, deadline)
         self._inbox: Inbox | None = None
         self._turn = 0
 
@@ -132,7 +148,7 @@ class StreamReplyCall(OutgoingCall):
     def data_received(self, attempt: Attempt, data: bytes) -> None:
         inbox = self._inbox
         if inbox is None:
-            inbox = self._inbox = Inbox(attempt, _reader_for(attempt, self.head.reply_bytes_max))
+            inbox = self._inbox = Inbox(attempt, _reader_for(attempt, self.form.reply_bytes_max))
         inbox.put(data, False)
         if self._crowd:
             self.wake()
