@@ -5,7 +5,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.transport.peers import REQUEST, RESPONSE, Received, connected
-from trio_serve.transport.connection import FRAMES_A_TURN, ConnectionOptions
+from trio_serve.transport.connection import FRAMES_A_TURN, LATE_RESET_S, ConnectionOptions
 from trio_serve.transport.writer import ANSWERS_AT_ONCE
 from trio_serve.wire.http2 import ErrorCode, Limits, Role
 
@@ -191,3 +191,30 @@ async def test_both_roles_reach_their_owner(role: Role) -> None:
         await wait_all_tasks_blocked()
         assert connection.wire.closed is None
         assert peer.wire.closed is None
+
+
+async def test_a_client_has_a_while_to_end_a_stream_whose_answer_it_has() -> None:
+    """Three streams answered a second apart; of the second one the client sends the end."""
+    async with connected() as (connection, owner, peer):
+        receivers = [Received() for _ in range(3)]
+        streams = [peer.wire.open_stream(REQUEST, receiver) for receiver in receivers]
+        await peer.exchange()
+        for stream in owner.streams:
+            connection.wire.send_headers(stream, RESPONSE, end_stream=True)
+            connection.wire.release_stream(stream, trio.current_time())
+            connection.touch()
+            await trio.sleep(1)
+        peer.wire.send_data(streams[1], b"the end", end_stream=True)
+        await peer.exchange()
+        assert [receiver.error for receiver in receivers] == [None, None, None]
+        assert [receiver.ended for receiver in receivers] == [True, True, True]
+
+        when = []
+        for _ in range(2 * round(LATE_RESET_S)):
+            await trio.sleep(0.5)
+            await peer.exchange()
+            when.append([receiver.error is not None for receiver in receivers])
+
+        first, third = when.index([True, False, False]), when.index([True, False, True])
+        assert third - first == 4  # half seconds
+        assert 3 + (first + 1) / 2 == pytest.approx(LATE_RESET_S, abs=0.6)

@@ -40,7 +40,7 @@ from trio_serve.transport.listener import (
 from trio_serve.transport.memory import MemoryByteStream, memory_pair
 from trio_serve.transport.window_loans import KEPT_BYTES_MAX, LOANS_BYTES_MAX
 from trio_serve.wire.grpc import GrpcRefusal, RequestHead, Status, read_request, refusal
-from trio_serve.wire.http2 import ErrorCode, FieldBlock, Limits, Role, State, Stream, StreamReceiver
+from trio_serve.wire.http2 import FieldBlock, Limits, Role, Stream, StreamReceiver
 
 if TYPE_CHECKING:
     from trio_serve.grpc.health import Health
@@ -401,8 +401,7 @@ class Server:
             if self.on_refusal is not None:
                 self.on_refusal(head, problem.status)
             wire.send_headers(stream, fields, end_stream=True)
-            if stream.state is State.HALF_CLOSED_LOCAL:
-                wire.reset_stream(stream, ErrorCode.NO_ERROR)
+            wire.release_stream(stream, connection.now())
         else:
             # The stream is not reset: until the client ends it, what it sends is still checked.
             self.counters.refused += 1

@@ -49,6 +49,9 @@ RECEIVE_BYTES_MAX = 256 * 1024
 RECEIVE_BYTES = 64 * 1024
 
 UNREAD_ANSWERS_MAX = 1024 * 1024
+LATE_RESET_S = 5.0
+"""How long a client may take to end a stream whose answer it has; nginx gives it the same."""
+
 LINGER_S = 1.0
 LINGER_READS_MAX = 16
 
@@ -103,6 +106,7 @@ class Http2Connection:
         "_handshake",
         "_held",
         "_keepalive",
+        "_late_resets",
         "_lifetime",
         "_options",
         "_owner",
@@ -143,6 +147,7 @@ class Http2Connection:
         self._reading = trio.CancelScope()
         self._held = ParkingPlace()
         self._handshake: Alarm | None = None
+        self._late_resets: Alarm | None = None
         self._keepalive = Keepalive(self, options.keepalive, alarms, self._peer_is_gone)
         self._enforcement = PingEnforcement(options.keepalive)
         self._lifetime = Lifetime(self, options.lifetime, alarms)
@@ -221,8 +226,9 @@ class Http2Connection:
         self._lifetime.start()
 
     def _stop_alarms(self) -> None:
-        if self._handshake is not None:
-            self._handshake.cancel()
+        for alarm in (self._handshake, self._late_resets):
+            if alarm is not None:
+                alarm.cancel()
         self._keepalive.stop()
         self._lifetime.stop()
 
@@ -297,6 +303,17 @@ class Http2Connection:
         else:
             self.close(f"no SETTINGS ACK within handshake_timeout_s={seconds:g}", ErrorCode.SETTINGS_TIMEOUT)
 
+    def _expect_late_resets(self) -> None:
+        if self._late_resets is None and self.wire.late_resets:
+            first = next(iter(self.wire.late_resets.values()))
+            self._late_resets = self.alarms.at(first + LATE_RESET_S, self._send_late_resets)
+
+    def _send_late_resets(self) -> None:
+        self._late_resets = None
+        self.wire.send_late_resets(self.now(), LATE_RESET_S)
+        self.writer.wake()
+        self._expect_late_resets()
+
     def _peer_is_gone(self) -> None:
         seconds = self._options.keepalive.timeout_s
         self.close(f"keepalive: no answer to PING within {seconds:g} s", debug=b"keepalive_timeout")
@@ -333,6 +350,8 @@ class Http2Connection:
         self._owner.goaway_received(self, code, debug)
 
     def stream_closed(self, stream: Stream) -> None:
+        if self.wire.late_resets:
+            self._expect_late_resets()
         if not self.wire.streams:
             self._lifetime.last_stream_closed()
         self._owner.stream_closed(self)

@@ -160,16 +160,11 @@ class Proxy:
     name: str
     variable: str
     configure: Configure
-    tries: int = 1
-    """How often a case is tried: see `PROXIES`."""
 
 
 PROXIES = (
     Proxy("nginx", "TRIO_SERVE_NGINX", nginx),
-    # A gRPC server that ends a call before its client has sent all resets the stream behind the trailers
-    # (RFC 9113 section 8.1).  HAProxy 2.6 drops the answer when it reads both at once, from any server:
-    # one call in four with grpcio's, one in eight with ours.
-    Proxy("haproxy", "TRIO_SERVE_HAPROXY", haproxy, tries=8),
+    Proxy("haproxy", "TRIO_SERVE_HAPROXY", haproxy),
     Proxy("nghttpx", "TRIO_SERVE_NGHTTPX", nghttpx),
     Proxy("envoy", "TRIO_SERVE_ENVOY", envoy),
     Proxy("caddy", "TRIO_SERVE_CADDY", caddy),
@@ -195,25 +190,25 @@ def _through(proxy: Proxy, ours: int) -> Iterator[Outcome]:
             with listening(
                 lambda port: [program, *proxy.configure(Path(directory), port, ours)], directory, log
             ) as port:
-                yield asyncio.run(_grpc_aio(against, port, proxy.tries))
+                yield asyncio.run(_grpc_aio(against, port))
                 if find(*interop.GO_CLIENT) is not None:
                     yield attrs.evolve(interop.go_client(port), against=against)
         except RuntimeError:
             yield Outcome("grpc.aio client", against, failed=(f"{log.read_text(errors='replace')[-300:]}",))
 
 
-async def _grpc_aio(against: str, port: int, tries: int) -> Outcome:
+async def _grpc_aio(against: str, port: int) -> Outcome:
     cases = CASES + COMPRESSION_CASES
     failed = []
     await _tried(empty_unary, port, START_TRIES)  # some accept before they know their routes
     for case in cases:
-        problem = await _tried(case, port, tries)
+        problem = await _tried(case, port)
         if problem:
             failed.append(f"{case.__name__}: {problem}")
     return Outcome("grpc.aio client", against, len(cases) - len(failed), tuple(failed))
 
 
-async def _tried(case: Case, port: int, tries: int) -> str:
+async def _tried(case: Case, port: int, tries: int = 1) -> str:
     """What was wrong the last time, if each time something was."""
     problem = ""
     for _ in range(tries):

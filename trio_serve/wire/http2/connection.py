@@ -40,6 +40,8 @@ class Connection(ConnectionState):
     send_data = sending.send_data
     send_reply = sending.send_reply
     reset_stream = sending.reset_stream
+    release_stream = sending.release_stream
+    send_late_resets = sending.send_late_resets
     send_ping = sending.send_ping
     send_goaway = sending.send_goaway
 

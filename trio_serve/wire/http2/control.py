@@ -150,7 +150,8 @@ def _rst_stream(state: ConnectionState, flags: int, stream_id: int, payload: byt
     require_idle_not(state, stream_id, "RST_STREAM")
     stream = state.streams.get(stream_id)
     if stream is None:
-        state.floods.glitch(state.now)
+        if state.late_resets.pop(stream_id, None) is None:
+            state.floods.glitch(state.now)
         return
     if state.is_server:
         state.floods.reset(state.now)

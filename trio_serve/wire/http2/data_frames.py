@@ -32,7 +32,7 @@ def take_data(state: ConnectionState, stream_id: int, content: bytes, flow: int,
     window.available = available - flow
     stream = state.streams.get(stream_id)
     if stream is None or stream.state is HALF_CLOSED_REMOTE:
-        _late_data(state, stream_id, flow)
+        _late_data(state, stream_id, flow, end_stream)
         return
     room = state.receive_room(stream)
     stream.unacknowledged += flow
@@ -74,7 +74,7 @@ def _window_of(state: ConnectionState, stream: Stream) -> ReceiveWindow:
     return window
 
 
-def _late_data(state: ConnectionState, stream_id: int, flow: int) -> None:
+def _late_data(state: ConnectionState, stream_id: int, flow: int, end_stream: int) -> None:
     """DATA that no stream takes: its octets go back to the connection's window."""
     if not stream_id:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "DATA on stream 0")
@@ -83,6 +83,8 @@ def _late_data(state: ConnectionState, stream_id: int, flow: int) -> None:
         return
     require_idle_not(state, stream_id, "DATA")
     state.give_back(flow)
+    if end_stream and state.late_resets.pop(stream_id, None) is not None:
+        return
     if flow and stream_id not in state.streams and state.closed_streams.was_under_way(stream_id, flow):
         return
     state.floods.glitch(state.now)

@@ -78,7 +78,7 @@ def take_headers(
         if state.is_server and stream_id > state.highest_id and stream_id & 1:
             _request(state, stream_id, block, end_stream, self_dependent)
         else:
-            _late_headers(state, stream_id, block)
+            _late_headers(state, stream_id, block, end_stream)
     elif stream.state not in AFTER_RECEIVED_END:
         _read_in_vain(state, block)
         raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
@@ -156,13 +156,15 @@ def _report_headers(state: ConnectionState, stream: Stream, fields: FieldBlock, 
         state.drop(stream)
 
 
-def _late_headers(state: ConnectionState, stream_id: int, block: bytes) -> None:
+def _late_headers(state: ConnectionState, stream_id: int, block: bytes, end_stream: int) -> None:
     """HEADERS for a stream that is not in the table and cannot be opened."""
     _check_opening(state, stream_id)
     ending = state.closed_streams.ending(stream_id)
     if ending is Ending.ENDED:
         raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {stream_id}, which has ended")
     _read_in_vain(state, block)
+    if end_stream and state.late_resets.pop(stream_id, None) is not None:
+        return
     if state.closed_streams.was_under_way(stream_id, state.limits.frame_bytes_max):
         return  # a response's headers or trailers; no window counts them, so each counts as a whole frame
     state.floods.glitch(state.now)

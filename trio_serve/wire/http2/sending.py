@@ -9,7 +9,7 @@ Trailers queue behind unsent DATA, and are encoded only when they leave: the pee
 order in which it gets them.  What is sent on a stream that is gone is dropped, because the peer's reset
 and our answer may always cross.
 
-Source: RFC 9113 sections 5.2, 6.1, 6.2, 6.9.
+Source: RFC 9113 sections 5.2, 6.1, 6.2, 6.9, 8.1.
 Knows nothing of what the peer may do with it.
 """
 
@@ -33,7 +33,7 @@ from .frames import (
 )
 from .header_tables import Fields, list_size
 from .state import ConnectionState
-from .states import AFTER_SENT_END, CLOSED
+from .states import AFTER_SENT_END, CLOSED, HALF_CLOSED_LOCAL
 from .streams import Stream, StreamReceiver, Unsent
 from .windows import Window
 
@@ -198,6 +198,36 @@ def reset_stream(state: ConnectionState, stream: Stream, code: ErrorCode) -> Non
     state.drop(stream)
 
 
+def release_stream(state: ConnectionState, stream: Stream, now: float) -> None:
+    """Server: nobody reads the rest of this request, whose whole answer is sent or queued (section 8.1).
+
+    A client that is still sending hears so from RST_STREAM(NO_ERROR), but not at once: HAProxy and others
+    drop an answer that they read together with the reset behind it.  The stream is over for us as soon as
+    the answer has left; its reset waits in ``late_resets`` until ``send_late_resets``, or for ever when the
+    client ends the stream by itself, which most do when they have the answer.  There are at most
+    ``streams_max`` of them; then the oldest is sent.  ``now`` is in seconds, on ``receive_data``'s clock.
+    """
+    if stream.queue:
+        stream.queue[-1].released = True
+    elif stream.state is HALF_CLOSED_LOCAL:
+        state.note_our_reset(stream.id)
+        if len(state.late_resets) >= state.limits.streams_max:
+            _send_late_reset(state, next(iter(state.late_resets)))
+        state.late_resets[stream.id] = now
+        state.drop(stream)
+
+
+def send_late_resets(state: ConnectionState, now: float, patience_s: float) -> None:
+    """Reset the streams that were released ``patience_s`` ago and that the client has still not ended."""
+    for stream_id in [each for each, since in state.late_resets.items() if since + patience_s <= now]:
+        _send_late_reset(state, stream_id)
+
+
+def _send_late_reset(state: ConnectionState, stream_id: int) -> None:
+    del state.late_resets[stream_id]
+    state.queue(rst_stream_frame(stream_id, ErrorCode.NO_ERROR))
+
+
 def send_ping(state: ConnectionState, payload: bytes) -> None:
     """``payload`` is 8 octets; they come back in ``ping_acknowledged``."""
     if len(payload) != 8:
@@ -252,6 +282,8 @@ def _send_queued(state: ConnectionState, stream: Stream, frames: int | None = No
         else:
             stream.queue.popleft()
             _emit_headers(state, stream, unsent.trailers or (), unsent.end_stream)
+        if unsent.released and not stream.queue:
+            release_stream(state, stream, state.now)
         sent = True
     if not stream.queue:
         state.waiting.pop(stream.id, None)

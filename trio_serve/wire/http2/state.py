@@ -106,6 +106,7 @@ class ConnectionState:
         "highest_id",
         "input_phase",
         "is_server",
+        "late_resets",
         "limits",
         "now",
         "opening",
@@ -164,6 +165,7 @@ class ConnectionState:
         self.pieces: list[bytes | memoryview] = []
         self.unsent = 0  # octets in pieces
         self.waiting: dict[int, Stream] = {}  # streams whose queue waits for a window
+        self.late_resets: dict[int, float] = {}  # released streams that the client has not ended, since when
         self.data_frames_sent = 0
 
     def queue(self, piece: bytes | memoryview) -> None:
@@ -230,6 +232,7 @@ class ConnectionState:
         """Nothing is received or opened any more: every stream and then the receiver is told ``error``."""
         self.closed = error
         self.held.clear()
+        self.late_resets.clear()
         self.partial = None
         for stream in list(self.streams.values()):
             if stream.id in self.streams:  # a receiver that was just told may have reset another one

@@ -84,12 +84,13 @@ class Stream:
 class Unsent:
     """A DATA or a trailing HEADERS that waits for its turn; trailers are encoded only when they leave."""
 
-    __slots__ = ("data", "end_stream", "trailers")
+    __slots__ = ("data", "end_stream", "released", "trailers")
 
     def __init__(self, data: memoryview | None, trailers: Fields | None, end_stream: bool) -> None:
         self.data = data
         self.trailers = trailers
         self.end_stream = end_stream
+        self.released = False  # the stream is to be released when this has left
 
 
 class Ending(Enum):
