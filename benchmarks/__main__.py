@@ -22,7 +22,7 @@ from benchmarks import cells, client_cells, growth, http_cells, memory, observin
 from benchmarks.load import golang
 from benchmarks.processes import ServerProcess, allow_descriptors
 from benchmarks.schema import generated_modules
-from benchmarks.servers.roster import OURS, Server, roster
+from benchmarks.servers.roster import OURS, OURS_WHOLE, Server, roster
 from benchmarks.turns import in_turn
 
 DESCRIPTORS = 4096  # the connections of all points of growth, with room to spare
@@ -133,15 +133,13 @@ class Run:
         return table.markdown(["step", "µs"], [[what, f"{cost_us:.2f}"] for what, cost_us in costs])
 
     def growth(self) -> str:
-        ours = next((server for server in self.chosen if server.name == OURS), None)
-        if ours is None:
-            return "Ours was not chosen."
         cell = next((cell for cell in self.cells if cell.name == "unary, 64"), self.cells[0])
         slices, largest = (1, 1) if self.options.quick else (SLICES, 10_000)
-        self.lines = growth.lines(
-            ours.command, cell, self.options.seconds / slices, slices * self.options.repeats, largest
-        )
-        return f"{OURS}, CPU µs a call ({cell.name}):\n\n{table.lines_table(self.lines)}"
+        commands = {server.name: server.command for server in roster(None)}
+        chosen = growth.growing(commands[OURS], commands[OURS_WHOLE])
+        seconds, rounds = self.options.seconds / slices, slices * self.options.repeats
+        self.lines = growth.lines(chosen, cell, seconds, rounds, largest)
+        return f"CPU µs a call of {OURS} ({cell.name}):\n\n{table.lines_table(self.lines)}"
 
 
 PARTS: dict[str, tuple[str, Callable[[Run], str]]] = {

@@ -1,16 +1,18 @@
-"""Does a call cost the same however much is open besides?  CPU a call of our server, as something grows.
+"""Does a call cost the same however much is there besides?  CPU a call of our servers, as something grows.
 
-    streams      open and idle, on 100 connections
-    connections  open and idle
-    methods      registered
+    streams        open and idle, on 100 connections     of trio_serve.grpc
+    connections    open and idle
+    methods        registered
+    applications   running                               of trio_serve, the whole way
+    replicas       among which each call is balanced
 
 All points stand ready on servers of their own, and are measured in turn with the same load: 64 calls in
 flight on one more connection.
 """
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import attrs
@@ -19,10 +21,6 @@ from benchmarks.cells import Cell
 from benchmarks.memory import Idle
 from benchmarks.processes import ServerProcess
 from benchmarks.turns import Point, in_turn
-
-STREAMS = (1, 10, 100, 1_000, 10_000)
-CONNECTIONS = (1, 10, 100, 1_000)
-METHODS = (1, 10, 100, 1_000)
 
 
 @attrs.frozen
@@ -33,24 +31,42 @@ class Line:
     points: tuple[tuple[int, float], ...]
 
 
-def lines(command: Sequence[str], cell: Cell, seconds: float, rounds: int, largest: int) -> list[Line]:
+@attrs.frozen
+class Growing:
+    """What there may be 1 to ``most`` of; ``beside(count)`` is a server that stands beside so many."""
+
+    name: str
+    most: int
+    beside: Callable[[int], AbstractContextManager[ServerProcess]]
+
+    def counts(self, largest: int) -> list[int]:
+        return [10**power for power in range(5) if 10**power <= min(self.most, largest)]
+
+
+def growing(bare: Sequence[str], whole: Sequence[str]) -> list[Growing]:
+    """All that is looked at; ``bare`` and ``whole`` are the commands of the two servers."""
+    return [
+        Growing("open streams", 10_000, partial(_beside_streams, bare)),
+        Growing("open connections", 1_000, partial(_beside_connections, bare)),
+        Growing("registered methods", 1_000, partial(_asked_for, bare, "--methods")),
+        Growing("applications (trio_serve)", 1_000, partial(_asked_for, whole, "--applications")),
+        Growing("replicas (trio_serve)", 100, partial(_asked_for, whole, "--replicas")),
+    ]
+
+
+def lines(chosen: Sequence[Growing], cell: Cell, seconds: float, rounds: int, largest: int) -> list[Line]:
     """Each point up to ``largest``, measured for ``seconds`` in each of so many rounds."""
     with contextlib.ExitStack() as stack:
         points: dict[tuple[str, int], Point] = {}
-        for name, counts, standing in (
-            ("open streams", STREAMS, _beside_streams),
-            ("open connections", CONNECTIONS, _beside_connections),
-            ("registered methods", METHODS, _beside_methods),
-        ):
-            for count in counts:
-                if count <= largest:
-                    server = stack.enter_context(standing(command, count))
-                    points[name, count] = partial(cell.measure, server, seconds)
+        for one in chosen:
+            for count in one.counts(largest):
+                server = stack.enter_context(one.beside(count))
+                points[one.name, count] = partial(cell.measure, server, seconds)
         medians = in_turn("growth", points, rounds)
-    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for (name, count), measured in medians.items():
-        found[name].append((count, measured.cpu_us))
-    return [Line(name, tuple(of)) for name, of in found.items()]
+    return [
+        Line(one.name, tuple((count, medians[one.name, count].cpu_us) for count in one.counts(largest)))
+        for one in chosen
+    ]
 
 
 @contextlib.contextmanager
@@ -69,5 +85,5 @@ def _beside_connections(command: Sequence[str], count: int) -> Iterator[ServerPr
         yield server
 
 
-def _beside_methods(command: Sequence[str], count: int) -> ServerProcess:
-    return ServerProcess([*command, "--methods", str(count)])
+def _asked_for(command: Sequence[str], option: str, count: int) -> ServerProcess:
+    return ServerProcess([*command, option, str(count)])

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from benchmarks import svg
 from benchmarks.growth import Line
 
-WIDTH, HEIGHT = 960, 380
+WIDTH, HEIGHT = 960, 400
 _BARS = (130, 450)  # from x to x
 _LINES = (560, 920)
-_TOP, _BOTTOM = 60, 310
+_TOP, _BOTTOM = 80, 332
 _VALUE = 44  # pixels for the figure at a bar's end
 BAR_NAMES = ("the same request", "metadata and deadline change")
 
@@ -33,7 +33,7 @@ def _bar_chart(bars: Mapping[str, Sequence[float]]) -> list[str]:
     scale = (_BARS[1] - _VALUE - _BARS[0]) / max(values)
 
     parts = [svg.text(_BARS[0], 24, "CPU µs a unary call, 64 in flight", bold=True)]
-    parts += svg.keys_in_a_row(_BARS[0], 36, BAR_NAMES)
+    parts += svg.keys(_BARS[0], 36, BAR_NAMES)
     for k in range(math.floor(max(values) / step) + 1):
         x = _BARS[0] + k * step * scale
         parts.append(svg.rule(x, _TOP, x, _BOTTOM))
@@ -68,8 +68,8 @@ def _line_chart(lines: Sequence[Line]) -> list[str]:
     def y(cpu: float) -> float:
         return _BOTTOM - cpu / ceiling * (_BOTTOM - _TOP)
 
-    parts = [svg.text(_LINES[0], 24, "trio_serve.grpc: CPU µs a unary call beside so many", bold=True)]
-    parts += svg.keys_in_a_row(_LINES[0], 36, [line.name for line in lines])
+    parts = [svg.text(_LINES[0], 24, "CPU µs a unary call of trio_serve.grpc beside so many", bold=True)]
+    parts += svg.keys(_LINES[0], 36, [line.name for line in lines])
     for decade in range(decades + 1):
         parts.append(svg.rule(x(10**decade), _TOP, x(10**decade), _BOTTOM))
         parts.append(svg.text(x(10**decade), _BOTTOM + 18, f"{10**decade:,}", anchor="middle"))

@@ -6,7 +6,7 @@ The ground is white on purpose: a page may be dark, and the picture cannot know.
 from collections.abc import Iterable, Sequence
 from xml.sax.saxutils import escape
 
-COLOURS = ("#2563eb", "#f59e0b", "#059669")
+COLOURS = ("#2563eb", "#f59e0b", "#059669", "#db2777", "#7c3aed")
 _TEXT, _GREY, _RULE = "#334155", "#64748b", "#e2e8f0"
 _GLYPH = 6.4  # the usual width of one at 12 pixels
 
@@ -63,9 +63,11 @@ def key(x: float, y: float, name: str, colour: str) -> list[str]:
     return [bar(x, y, 10, 10, colour), text(x + 16, y + 9, name)]
 
 
-def keys_in_a_row(x: float, y: float, names: Sequence[str]) -> list[str]:
+def keys(x: float, y: float, names: Sequence[str], a_row: int = 3) -> list[str]:
+    """So many in a row, in the order of ``COLOURS``."""
     parts = []
-    for name, colour in zip(names, COLOURS, strict=False):
-        parts += key(x, y, name, colour)
-        x += 16 + _GLYPH * len(name) + 14
+    for k, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
+        before = names[k - k % a_row : k]
+        left = x + sum(30 + _GLYPH * len(one) for one in before)
+        parts += key(left, y + 18 * (k // a_row), name, colour)
     return parts

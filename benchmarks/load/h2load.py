@@ -52,7 +52,7 @@ def run(
                 str(math.ceil(in_flight / connections)),
             ),
             *("-w", str(WINDOW_BITS), "-W", str(WINDOW_BITS), "-d", str(body), "--log-file", str(log)),
-            *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+            *("-H", "content-type: application/grpc", "-H", "te: trailers", "-H", "application: default"),
             f"http://127.0.0.1:{port}{path}",
         ]
         with pinned(LOAD_CORE):

@@ -8,6 +8,7 @@ import attrs
 from benchmarks.processes import python
 
 OURS = "trio_serve.grpc"
+OURS_WHOLE = "trio_serve"
 
 
 @attrs.frozen
@@ -31,7 +32,7 @@ def roster(go_programs: Path | None) -> list[Server]:
     """The servers that can be had here, ours first; grpc-go when its programs have been built."""
     servers = [
         _python(OURS, "trio_serve_grpc"),
-        _python("trio_serve", "trio_serve_whole"),
+        _python(OURS_WHOLE, "trio_serve_whole"),
         _python("grpcio", "grpcio_sync", ("grpc",)),
         _python("grpc.aio", "grpcio_aio", ("grpc",)),
         _python("grpc.aio, uvloop", "grpcio_aio", ("grpc", "uvloop"), "--uvloop"),

@@ -1,8 +1,11 @@
 """trio_serve, the whole dispatch path: proxy, application, replica, request id, counters.
 
 The handlers are those of the bare server, as the methods of one deployment with one replica.
+
+``--replicas N`` gives it N, ``--applications N`` runs the same application under N - 1 other names.
 """
 
+import argparse
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,8 +34,14 @@ class Greeter:
 
 
 async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--applications", type=int, default=1)
+    arguments = parser.parse_args()
     async with serve.open_instance(grpc_options={"port": 0, "protos": [str(PROTO)]}) as instance:
-        await instance.run(Greeter.bind())
+        await instance.run(Greeter.options(num_replicas=arguments.replicas).bind())
+        for k in range(1, arguments.applications):
+            await instance.run(Greeter.bind(), name=f"other{k}", route_prefix=f"/other{k}")
         print("ready", instance.grpc_port, flush=True)
         await trio.sleep_forever()
 
