@@ -21,7 +21,13 @@ class Recorded:
         self.at: float | None = None
         self._answered = trio.Event()
 
-    def finish(self, result: outcome.Outcome[Any], /) -> None:
+    def succeed(self, value: Any, /) -> None:
+        self._take(outcome.Value(value))
+
+    def fail(self, error: BaseException, /) -> None:
+        self._take(outcome.Error(error))
+
+    def _take(self, result: outcome.Outcome[Any]) -> None:
         assert self.answer is None, "answered twice"
         self.answer = result
         self.at = trio.current_time()

@@ -4,7 +4,6 @@ import contextvars
 from math import inf
 from typing import Any
 
-import outcome
 import pytest
 import trio
 
@@ -13,7 +12,8 @@ from trio_serve.actors.pace import EMPTY_COUNTS, MARKS_KEPT, STOOD_MAX_S, TAKES_
 
 
 class Nobody:
-    def finish(self, result: outcome.Outcome[Any], /) -> None: ...
+    def succeed(self, value: Any, /) -> None: ...
+    def fail(self, error: BaseException, /) -> None: ...
 
     async def send(self, item: Any, /) -> None: ...
 

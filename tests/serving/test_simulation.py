@@ -425,12 +425,12 @@ def watch_answers(monkeypatch: pytest.MonkeyPatch, observer: Observer) -> None:
             init(self)
             observer.replies[id(self)] = [self, 0]
 
-        def finish(self: Any, result: Any, finish: Any = kind.finish) -> None:
+        def finish(self: Any, finish: Any = kind._finish) -> None:
             observer.replies[id(self)][1] += 1
-            finish(self, result)
+            finish(self)
 
         monkeypatch.setattr(kind, "__init__", make)
-        monkeypatch.setattr(kind, "finish", finish)
+        monkeypatch.setattr(kind, "_finish", finish)
 
 
 @pytest.mark.parametrize("seed", seeds())

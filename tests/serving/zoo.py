@@ -3,7 +3,6 @@
 import contextvars
 from typing import Any
 
-import outcome
 import trio
 
 from trio_serve.actors import Envelope
@@ -75,7 +74,8 @@ def request_for(model_id: str) -> RequestContext:
     """A request under way that asks for a model, with its envelope."""
 
     class Nowhere:
-        def finish(self, result: Any, /) -> None: ...
+        def succeed(self, value: Any, /) -> None: ...
+        def fail(self, error: BaseException, /) -> None: ...
         async def send(self, item: Any, /) -> None: ...
 
     request = RequestContext("id", "app", model_id)
@@ -85,5 +85,5 @@ def request_for(model_id: str) -> RequestContext:
 
 def end(request: RequestContext) -> None:
     assert request.envelope is not None
-    request.envelope.finish(outcome.Value(None))
+    request.envelope.succeed(None)
     request.envelope.release()

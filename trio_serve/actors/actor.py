@@ -20,7 +20,6 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any
 
-import outcome
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_task_rescheduled
 
@@ -44,7 +43,7 @@ class Actor:
     """Serves envelopes with ``serve``, at most ``max_ongoing`` at a time.
 
     What ``serve`` returns is the answer, and what it raises is the answer too; it may also answer earlier
-    itself, with ``envelope.finish``.  Nothing that it raises ends the actor, ``KeyboardInterrupt`` apart.
+    itself, with ``envelope.succeed``.  Nothing that it raises ends the actor, ``KeyboardInterrupt`` apart.
     """
 
     def __init__(self, name: str, serve: Serve, max_ongoing: int, mailbox: Mailbox) -> None:
@@ -301,5 +300,5 @@ class _Worker:
             if trio.current_effective_deadline() == -inf:
                 self.actor.receiving = False  # what waits is for actors that live
             envelope.cancel(ActorStopped(f"{self.actor.name} was stopped while it served this call"))
-        elif not envelope.finish(outcome.Error(as_exception(failure, self.actor.name))):
+        elif not envelope.fail(as_exception(failure, self.actor.name)):
             _log.debug("%s: an error after the answer", self.actor.name, exc_info=failure)

@@ -24,7 +24,6 @@ import logging
 from math import inf
 from typing import Any, Protocol
 
-import outcome
 import trio
 
 from trio_serve.actors.errors import CallCancelled, DeadlinePassed
@@ -33,10 +32,16 @@ _log = logging.getLogger("trio_serve.actors")
 
 
 class Reply(Protocol):
-    """Where the answer goes."""
+    """Where the answer goes: to `succeed` or to `fail`, once, synchronously.  Neither may raise.
 
-    def finish(self, result: outcome.Outcome[Any], /) -> None:
-        """Take the answer; called exactly once, synchronously, and must not raise."""
+    Two methods and not one that takes an outcome: to make one costs as much as a small call's whole delivery.
+    """
+
+    def succeed(self, value: Any, /) -> None:
+        """Take the answer of work that came to its end."""
+
+    def fail(self, error: BaseException, /) -> None:
+        """Take the error that the work ended with, or the reason why there will be no answer."""
 
     async def send(self, item: Any, /) -> None:
         """Take one item of a streamed answer; return when the receiver has room for the next."""
@@ -45,8 +50,10 @@ class Reply(Protocol):
 class _Answered:
     """What an envelope has in place of its reply, once that was used."""
 
-    def finish(self, result: outcome.Outcome[Any], /) -> None:
+    def succeed(self, value: Any, /) -> None:
         raise AssertionError("an envelope is answered once")
+
+    fail = succeed
 
     async def send(self, item: Any, /) -> None:
         raise AssertionError("an envelope that is answered sends no more items")
@@ -126,28 +133,45 @@ class Envelope:
 
     # -- the answer ------------------------------------------------------------------------------------
 
-    def finish(self, result: outcome.Outcome[Any]) -> bool:
-        """Answer with ``result``, and cancel the calls that are still under way for this one.
+    def succeed(self, value: Any) -> bool:
+        """Answer with ``value``, and cancel the calls that are still under way for this one.
 
         Returns False, having done nothing, when the answer has gone already.
         """
         if self.answered:
             return False
-        self._answer(result)
-        if self.children:
-            gone = CallCancelled("the request that made this call has ended")
-            for child in list(self.children):
-                child.cancel(gone)
-        return True
-
-    def _answer(self, result: outcome.Outcome[Any]) -> None:
         self.answered = True
         reply, self.reply = self.reply, _ANSWERED
         try:
-            reply.finish(result)
+            reply.succeed(value)
         except Exception:
             # A reply that breaks its promise must not take the worker, or a sweep half done, with it.
             _log.exception("a reply raised while it was given its answer")
+        if self.children:
+            self._cancel_children()
+        return True
+
+    def fail(self, error: BaseException) -> bool:
+        """As ``succeed``, with an error."""
+        if self.answered:
+            return False
+        self._fail(error)
+        if self.children:
+            self._cancel_children()
+        return True
+
+    def _fail(self, error: BaseException) -> None:
+        self.answered = True
+        reply, self.reply = self.reply, _ANSWERED
+        try:
+            reply.fail(error)
+        except Exception:
+            _log.exception("a reply raised while it was given its answer")
+
+    def _cancel_children(self) -> None:
+        gone = CallCancelled("the request that made this call has ended")
+        for child in list(self.children or ()):
+            child.cancel(gone)
 
     def cancel(self, reason: BaseException) -> None:
         """Take the call back: it is answered with ``reason`` now, and its children with it.
@@ -167,7 +191,7 @@ class Envelope:
                 # Before the answers of its children: then its task sees Cancelled, not their errors.
                 envelope._scope.cancel()
             if not envelope.answered:
-                envelope._answer(outcome.Error(reason))
+                envelope._fail(reason)
             if envelope.queue is not None:
                 envelope.queue.remove(envelope)
                 envelope.release()
@@ -204,8 +228,7 @@ class Envelope:
     def done(self, result: Any) -> None:
         """The task has done its work: ``result`` is the answer, unless that was given before."""
         self._scope = None
-        if not self.answered:
-            self.finish(outcome.Value(result))
+        self.succeed(result)
 
     def stop(self) -> None:
         """The task has done its work; a cancel from now on has no scope to reach."""

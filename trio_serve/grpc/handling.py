@@ -16,7 +16,6 @@ import math
 from collections.abc import Coroutine
 from typing import Any
 
-import outcome
 import trio
 
 from trio_serve.actors import Actor, Envelope, Mailbox, MailboxClosed, MailboxFull
@@ -85,12 +84,15 @@ class _Handling:
         if self.envelope is not None:
             self.envelope.cancel(CallEnded(reason))
 
-    def finish(self, result: outcome.Outcome[Any], /) -> None:
+    def succeed(self, value: Any, /) -> None:
+        """The handler has returned: what it had to answer, it has answered."""
         self.envelope = None
-        if type(result) is outcome.Error:  # isinstance would ask an ABC, in Python
-            end_with(self.call, result.error)
-        elif not self.call.over:
+        if not self.call.over:
             self.call.finish(Status.UNKNOWN, f"{self.call.path}: nobody answered the call")
+
+    def fail(self, error: BaseException, /) -> None:
+        self.envelope = None
+        end_with(self.call, error)
 
     def send(self, item: Any, /) -> Coroutine[Any, Any, None]:
         return self.call.send_message(item)

@@ -94,14 +94,14 @@ class FarDeployment:
                 try:
                     await self._send(envelope)
                 except RpcError as error:
-                    envelope.finish(outcome.Error(self._far.error_of(error)))
+                    envelope.fail(self._far.error_of(error))
                 except Exception as error:
-                    envelope.finish(outcome.Error(error))
+                    envelope.fail(error)
             if not envelope.answered:
                 envelope.cancel(DeadlinePassed("the deadline passed before the answer came"))
         finally:
             envelope.stop()
-            envelope.finish(outcome.Error(InstanceEnded()))  # the connection was closed
+            envelope.fail(InstanceEnded())  # the connection was closed
             envelope.release()
 
     async def _send(self, envelope: Envelope) -> None:
@@ -119,12 +119,16 @@ class FarDeployment:
         timeout = None if envelope.deadline == inf else envelope.deadline - trio.current_time()
         if not call.stream:
             reply = await far.channel.unary_unary(CALL)(fitting(request), timeout)
-            envelope.finish(unpack_outcome(reply, far.handle_to))
+            result = unpack_outcome(reply, far.handle_to)
+            if isinstance(result, outcome.Error):
+                envelope.fail(result.error)
+            else:
+                envelope.succeed(result.unwrap())
             return
         async with far.channel.unary_stream(STREAM)(fitting(request), timeout) as replies:
             async for each in replies:
                 await envelope.reply.send(unpack_outcome(each, far.handle_to).unwrap())
-        envelope.finish(outcome.Value(None))
+        envelope.succeed(None)
 
 
 def deployment_address(app_name: str, deployment_name: str) -> Callable[[Call], Address]:

@@ -16,7 +16,6 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-import outcome
 import trio
 from grpclib.exceptions import GRPCError
 
@@ -55,18 +54,14 @@ class GrpcReply:
         self.context: RayServegRPCContext | None = None
         self.envelope: Envelope | None = None
 
-    def finish(self, result: outcome.Outcome[Any]) -> None:
+    def succeed(self, value: Any) -> None:
         """Answer the client; one that has gone is not told."""
-        if type(result) is not outcome.Value:  # isinstance would ask an ABC, in Python
-            assert isinstance(result, outcome.Error)
-            self.fail(result.error)
-            return
         call = self.call
         try:
             if self.context is None and not call.registration.streams_replies:
-                call.reply_ok(result.value, ((b"request_id", self.request_id.encode("ascii")),))
+                call.reply_ok(value, ((b"request_id", self.request_id.encode("ascii")),))
             else:
-                self._succeed_as_set(result.value)
+                self._succeed_as_set(value)
         except GRPCError as error:
             # What was returned is not what the rpc declares: the text says both.
             logger.error("request_id=%s: %s", self.request_id, error.message)

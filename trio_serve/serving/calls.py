@@ -7,8 +7,6 @@ h.remote(g.remote(1), 2)      g's response is an argument: the call to h is made
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import outcome
-
 from trio_serve.actors import Envelope
 from trio_serve.serving.replies import UnaryReply
 from trio_serve.serving.request_context import RequestContext
@@ -83,7 +81,7 @@ class AwaitedArguments:
         except Exception as error:
             envelope.queue = None
             self._envelope = None
-            envelope.finish(outcome.Error(error))
+            envelope.fail(error)
             envelope.release()
 
     def _fill_in(self, call: Call) -> None:

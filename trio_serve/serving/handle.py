@@ -16,7 +16,6 @@ from math import inf
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, overload
 
-import outcome
 import trio
 
 from trio_serve.actors import CallCancelled, Envelope, Reply
@@ -228,7 +227,7 @@ class DeploymentHandle(Generic[R]):
                     self._send, response, caller, contextvars.copy_context(), args, kwargs
                 )
             except trio.RunFinishedError:
-                response.reply.finish(outcome.Error(InstanceEnded()))
+                response.reply.fail(InstanceEnded())
         return response  # type: ignore[no-any-return]
 
     def _send(
@@ -269,7 +268,7 @@ class DeploymentHandle(Generic[R]):
                 raise
             response.sent_as(envelope)
         except (ServeError, CallCancelled, TypeError) as error:
-            response.reply.finish(outcome.Error(error))
+            response.reply.fail(error)
 
     def __eq__(self, other: object) -> bool:
         """Whether both call the same method of the same deployment of one instance, with the same options."""

@@ -39,14 +39,18 @@ class UnaryReply:
         """Whether anybody waits for it now."""
         return bool(self._tasks or self._listeners)
 
-    def finish(self, result: outcome.Outcome[Any], /) -> None:
+    def succeed(self, value: Any, /) -> None:
         """Take the answer and wake all who wait."""
-        if type(result) is outcome.Value:  # isinstance is slow here: these classes have an abstract one above
-            self._value = result.value
-        else:
-            assert type(result) is outcome.Error
-            self._error = result.error
-            self._traceback = result.error.__traceback__
+        self._value = value
+        self._finish()
+
+    def fail(self, error: BaseException, /) -> None:
+        """As ``succeed``, with an error."""
+        self._error = error
+        self._traceback = error.__traceback__
+        self._finish()
+
+    def _finish(self) -> None:
         self.finished = True
         for task in self._tasks:
             reschedule(task, WOKEN)
@@ -132,9 +136,17 @@ class StreamReply:
         """Whether the sender has sent all that it will."""
         return self._end is not None
 
-    def finish(self, result: outcome.Outcome[Any], /) -> None:
-        """Take the end: what is received from now on is the error, or ``EndOfStream``."""
-        self._end = result.error if isinstance(result, outcome.Error) else EndOfStream()
+    def succeed(self, value: Any, /) -> None:
+        """Take the end: what is received from now on is ``EndOfStream``."""
+        self._end = EndOfStream()
+        self._finish()
+
+    def fail(self, error: BaseException, /) -> None:
+        """Take the end: what is received next is ``error``, and then ``EndOfStream``."""
+        self._end = error
+        self._finish()
+
+    def _finish(self) -> None:
         self._item = None
         if self._receiver is not None:
             receiver, self._receiver = self._receiver, None

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-import outcome
 import trio
 
 from trio_serve.serving.request_context import RequestContext
@@ -84,7 +83,7 @@ class ShadowCalls:
                 respond=respond,
             )
         except Exception as error:  # it was refused, and the reply hears nothing
-            reply.finish(outcome.Error(error))
+            reply.fail(error)
 
 
 class _Dropped:
@@ -96,13 +95,14 @@ class _Dropped:
         self._calls = calls
         self._deployment = deployment
 
-    def finish(self, result: outcome.Outcome[Any], /) -> None:
+    def succeed(self, value: Any, /) -> None:
         self._calls.ongoing -= 1
-        if isinstance(result, outcome.Error):
-            self._calls.failed += 1
-            _log.debug("a shadow call to %s failed", self._deployment, exc_info=result.error)
-        else:
-            self._calls.succeeded += 1
+        self._calls.succeeded += 1
+
+    def fail(self, error: BaseException, /) -> None:
+        self._calls.ongoing -= 1
+        self._calls.failed += 1
+        _log.debug("a shadow call to %s failed", self._deployment, exc_info=error)
 
     async def send(self, item: Any, /) -> None:
         await trio.lowlevel.checkpoint()

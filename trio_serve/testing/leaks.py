@@ -136,10 +136,10 @@ class _WatchedReply(UnaryReply):
         self.was_wanted = True
         super().listen(listener)
 
-    def finish(self, result: outcome.Outcome[Any], /) -> None:
-        if isinstance(result, outcome.Error) and isinstance(result.error, CallCancelled):
-            self.was_wanted |= "by its caller" in str(result.error)
-        super().finish(result)
+    def fail(self, error: BaseException, /) -> None:
+        if isinstance(error, CallCancelled):
+            self.was_wanted |= "by its caller" in str(error)
+        super().fail(error)
 
 
 # -- tasks ---------------------------------------------------------------------------------------------------
