@@ -28,7 +28,6 @@ from trio_serve.grpc.counters import MethodCounters
 from trio_serve.grpc.inbox import EndOfStream
 from trio_serve.grpc.outbox import LARGE_MESSAGE_BYTES, MESSAGES_A_TURN, Outbox
 from trio_serve.grpc.request_inbox import RequestInbox
-from trio_serve.transport.alarms import Alarm
 from trio_serve.transport.connection import Http2Connection
 from trio_serve.transport.window_loans import Loan
 from trio_serve.wire.grpc import (
@@ -147,7 +146,6 @@ class ServerCall:
     """One call.  It receives what its stream reports, and answers on it."""
 
     __slots__ = (
-        "_alarm",
         "_inbox",
         "_outbox",
         "_started_at",
@@ -188,13 +186,12 @@ class ServerCall:
         self.registration = registration
         self._inbox: RequestInbox | None = None
         self._outbox: Outbox | None = None
-        self._alarm: Alarm | None = None
         self._started_at = connection.last_read
         self.deadline = math.inf
         registration.counters.started += 1
         if timeout_s != math.inf:
             self.deadline = self._started_at + timeout_s
-            self._alarm = connection.alarms.at(self.deadline, self.expire)
+            connection.alarms.deadlines.watch(self, timeout_s)
 
     # What the client sent.
 
@@ -571,8 +568,8 @@ class ServerCall:
         self.status = status
         self.request = None  # its answer may wait long for a client that does not read
         self.on_cancel = None  # it leads to the handler, which leads back here
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self.deadline != math.inf:
+            self.connection.alarms.deadlines.forget(self)
         number = 0 if status is _OK else status.value
         seconds = self.connection.now() - self._started_at
         registration = self.registration
