@@ -21,8 +21,8 @@ lint: $(VENV)/test
 types: $(VENV)/test
 	@$(BIN)/mypy
 
-unit: $(VENV)/test
-	@$(BIN)/python -m pytest
+unit: $(VENV)/test  ## every test, on all cores
+	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 format: $(VENV)/test
 	$(BIN)/ruff format .

@@ -22,7 +22,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,8 @@ from typing import Any
 
 import attrs
 import trio
+
+from tests.ports import free_port
 
 ROOT = pathlib.Path(__file__).parent.parent
 PORT = re.compile(r"\b(8000|8080|9000|50051)\b")
@@ -93,7 +94,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._session: dict[str, Any] = {"__name__": "__main__"}
-        self._ports = {usual: free_port() for usual in ("8000", "8080", "9000", "50051")}
+        self._ports = {usual: str(free_port()) for usual in ("8000", "8080", "9000", "50051")}
         os.environ["TRIO_SERVE_PORT"] = self._ports["8000"]
         os.environ["TRIO_SERVE_GRPC_PORT"] = self._ports["9000"]
         os.environ["TRIO_SERVE_END_WITH_PID"] = str(os.getpid())  # an instance that a document starts
@@ -139,13 +140,6 @@ class Reader:
             got = ran.stdout.decode()
             assert ran.returncode == 0, f"{where}: {typed} ended with exit code {ran.returncode}:\n{got}"
         _compare(printed, got, f"{where}: $ {typed}")
-
-
-def free_port() -> str:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

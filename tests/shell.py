@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import grpc
 
-PATIENCE_S = 120
+from tests.patience import PATIENCE_S
 
 
 class Shell:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from tests.ports import free_port
 from tests.shell import Served, Shell
 
 pytestmark = pytest.mark.real_clock
@@ -173,9 +174,7 @@ def test_who_comes_before_it_serves_waits_for_the_answer(shell: Shell, used_port
     (shell.folder / "slow.py").write_text(
         SHOP.replace("self.word = word", "open('loading', 'w'); time.sleep(1); self.word = word")
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     with shell.serving("slow:app", *GREETER, "--grpc-port", str(port), wait=False) as served:
         served.wait_until(lambda: (shell.folder / "loading").exists())

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.instance.detached_instance import Machine, Running, a_machine, wait_until
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.real_clock
 
@@ -260,7 +261,7 @@ def test_redeploying_again_and_again_under_load_costs_no_call(machine: Machine) 
     answers: list[tuple[int, str]] = []
 
     def call_again_and_again() -> None:
-        connection = http.client.HTTPConnection(running.addresses["http"], timeout=30)
+        connection = http.client.HTTPConnection(running.addresses["http"], timeout=PATIENCE_S)
         while not done.is_set():
             connection.request("GET", "/one")
             response = connection.getresponse()
@@ -292,6 +293,6 @@ def test_sigterm_drains_and_the_next_instance_goes_on(machine: Machine) -> None:
     machine.deploy(TWO % "Moin")
     blocking.send_signal(signal.SIGTERM)
 
-    assert blocking.wait(30) == 0
+    assert blocking.wait(PATIENCE_S) == 0
     assert isinstance(machine.start(), Running)
     assert yaml.safe_load(machine.run("status", "-n", "one").stdout)["status"] == "RUNNING"

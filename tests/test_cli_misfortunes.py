@@ -16,9 +16,9 @@ from typing import IO
 
 import pytest
 
-pytestmark = pytest.mark.real_clock
+from tests.patience import PATIENCE_S
 
-PATIENCE_S = 40
+pytestmark = pytest.mark.real_clock
 
 SHOP = """\
 import trio

@@ -9,6 +9,7 @@ import signal
 import grpc
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.shell import Served, Shell
 from tests.test_cli import GREETER, helloworld
 
@@ -188,7 +189,7 @@ def test_each_worker_has_metrics_of_its_own(shell: Shell) -> None:
 
         handled = 0.0
         for address in ports:
-            connection = http.client.HTTPConnection(address, timeout=30)
+            connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
             connection.close()

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from .document import ROOT
+from .patience import PATIENCE_S
 
 ELSEWHERE = {
     "docs/api.md": "test_api_reference.py",  # is made from the docstrings
@@ -30,7 +31,7 @@ def test_its_code_runs_as_it_stands(document: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.lines_plot import Panel
 from benchmarks.overload import Outcome, median, picture, recovery_s
+from tests.patience import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
@@ -16,7 +17,11 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def run(*arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

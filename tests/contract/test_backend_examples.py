@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from trio_serve.instance.loading import load_applications
 from trio_serve.instance.plan import CommandLine, plan_of
 from trio_serve.serving.traffic import TrafficPolicy
@@ -17,7 +18,11 @@ BACKENDS = ROOT / "examples" / "backends"
 
 def output_of(script: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(BACKENDS / script)], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, str(BACKENDS / script)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

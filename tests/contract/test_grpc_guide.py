@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -22,15 +21,11 @@ import grpc
 import pytest
 import trio
 
+from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from trio_serve.grpc import open_channel
 
 from .conftest import SERVICERS
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -44,7 +39,7 @@ def running(command: list[str], folder: pathlib.Path, stubs: pathlib.Path, port:
             wait_until_answered(healthz, server)
             yield server
         server.send_signal(signal.SIGTERM)
-        _, errors = server.communicate(timeout=30)
+        _, errors = server.communicate(timeout=PATIENCE_S)
         assert server.returncode == 0, errors.decode()
     finally:
         if server.poll() is None:
@@ -53,7 +48,7 @@ def running(command: list[str], folder: pathlib.Path, stubs: pathlib.Path, port:
 
 
 def wait_until_answered(healthz: Any, server: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + 50
+    give_up = time.monotonic() + PATIENCE_S
     while True:
         try:
             healthz(b"")

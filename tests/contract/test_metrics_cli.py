@@ -8,6 +8,7 @@ import signal
 import httpx
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.shell import Shell
 
 pytestmark = pytest.mark.real_clock
@@ -41,7 +42,7 @@ def test_the_option_opens_the_port_and_tells_it(shell: Shell) -> None:
         assert httpx.get(f"http://{http}/").text == "hi"
         text = httpx.get(f"http://{metrics}/metrics").text
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(30) == 0
+        assert served.process.wait(PATIENCE_S) == 0
 
     assert re.search(r'^ray_serve_backend_request_counter\{.*backend="G".*\} 1\.0$', text, re.MULTILINE)
 
@@ -59,7 +60,7 @@ def test_the_file_opens_both(shell: Shell) -> None:
         httpx.get(f"http://{lines[0].split()[1]}/")
         text = httpx.get(f"http://{lines[1].split()[1]}/metrics").text
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(30) == 0
+        assert served.process.wait(PATIENCE_S) == 0
 
     assert "ray_" not in text
     log = (shell.folder / "logs" / "session_latest" / "logs" / "serve" / "serve.log").read_text()

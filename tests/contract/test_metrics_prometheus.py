@@ -3,7 +3,6 @@
 import contextlib
 import pathlib
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 
@@ -12,6 +11,7 @@ import pytest
 import trio
 
 import trio_serve as serve
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.real_clock,
@@ -28,13 +28,6 @@ AVERAGE = (
 async def f(seconds: float) -> str:
     await trio.sleep(seconds)
     return "slept"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.asynccontextmanager

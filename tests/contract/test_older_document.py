@@ -8,7 +8,6 @@ import json
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -21,6 +20,8 @@ import pytest
 
 import trio_serve as serve
 from tests.instance.detached_instance import a_machine
+from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 pytestmark = pytest.mark.real_clock
 
@@ -29,8 +30,7 @@ Run = Callable[[str], dict[str, Any]]
 
 @pytest.fixture
 def metrics_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_option_1_a_single_python_file_that_stays() -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/hello") as response:
             assert response.read() == b"hello"
         script.send_signal(signal.SIGINT)
-        assert script.wait(timeout=20) != 0  # KeyboardInterrupt, as in any script
+        assert script.wait(timeout=PATIENCE_S) != 0  # KeyboardInterrupt, as in any script
     finally:
         script.kill()
         script.communicate()
@@ -340,7 +340,7 @@ def test_a_handle_in_a_script_follows_the_policy_and_sends_copies(run: Run) -> N
         """
     )
     assert serve.get_handle("end").remote(21, q="x").result(timeout_s=10) == 42
-    assert names["copies"].get(timeout=10) == (21, {"q": "x"})
+    assert names["copies"].get(timeout=PATIENCE_S) == (21, {"q": "x"})
 
 
 def test_applications_of_today_split_their_traffic_from_a_script(run: Run) -> None:

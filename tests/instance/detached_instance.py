@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.patience import PATIENCE_S
 from tests.shell import Shell
 from trio_serve.instance.admin_client import AdminClient
 from trio_serve.instance.state_directory import StateDirectory
-
-PATIENCE_S = 120.0
 
 SHOP = """\
 import pathlib

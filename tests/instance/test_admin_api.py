@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.instance.detached_instance import Machine, Running, a_machine
+from tests.patience import PATIENCE_S
 from trio_serve.instance.admin_api import BODY_BYTES_MAX
 
 pytestmark = pytest.mark.real_clock
@@ -32,7 +33,7 @@ def running(machine: Machine) -> Running:
 
 
 def over_tcp(running: Running, method: str, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(running.addresses["admin-http"], timeout=30)
+    connection = http.client.HTTPConnection(running.addresses["admin-http"], timeout=PATIENCE_S)
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
@@ -124,7 +125,7 @@ def test_a_body_over_the_limit_is_refused_at_once_and_a_chunked_one_when_it_gets
     assert (status, str(BODY_BYTES_MAX) in text.decode()) == (413, True)
 
     with socket.socket(socket.AF_UNIX) as raw:
-        raw.settimeout(30)
+        raw.settimeout(PATIENCE_S)
         raw.connect(running.state.socket_path)
         raw.sendall(f"PUT {APPLICATIONS} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".encode())
         try:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.instance.detached_instance import Machine, Running, a_machine, wait_until
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.real_clock
 
@@ -73,7 +74,7 @@ def ask(running: Running, method: str, path: str, config: Any = None) -> tuple[i
     body = None
     if config is not None:
         body, headers["Content-Type"] = json.dumps(config).encode(), "application/json"
-    connection = http.client.HTTPConnection(running.addresses["admin-http"], timeout=30)
+    connection = http.client.HTTPConnection(running.addresses["admin-http"], timeout=PATIENCE_S)
     try:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
@@ -162,7 +163,7 @@ def rays_serve() -> str:
     if found is None:
         pytest.skip("no `serve` of Ray's is here; TRIO_SERVE_RAY_CLI names one (pip install 'ray[serve]')")
     told = subprocess.run(
-        [found, "deploy", "--help"], capture_output=True, text=True, timeout=60, check=False
+        [found, "deploy", "--help"], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     if "Ray" not in told.stdout:
         pytest.skip(f"{found} is not Ray's")
@@ -179,7 +180,7 @@ def test_a_session_of_rays_own_cli(rays_serve: str, machine: Machine) -> None:
             cwd=machine.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert run.returncode == 0, run.stderr
@@ -225,7 +226,7 @@ def test_rays_own_cli_sends_the_token_that_the_admin_api_asks_for(rays_serve: st
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
 

@@ -13,6 +13,7 @@ from typing import IO
 import pytest
 
 import trio_serve as serve
+from tests.patience import PATIENCE_S
 from trio_serve.instance.settings import Mistakes
 
 pytestmark = pytest.mark.real_clock
@@ -148,7 +149,9 @@ def script(body: str) -> list[str]:
 
 
 def run(body: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(script(body), capture_output=True, text=True, timeout=30, cwd=ROOT, check=False)
+    return subprocess.run(
+        script(body), capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT, check=False
+    )
 
 
 def test_the_instance_is_gone_when_the_script_ends() -> None:
