@@ -16,6 +16,7 @@ import attrs
 from hpack import Decoder
 
 from benchmarks.load import frames
+from tests.patience import PATIENCE_S
 
 CONTINUATION, PRIORITY = 9, 2
 REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
@@ -72,7 +73,7 @@ class Attacker:
         self._windows: dict[int, int] = {0: 65_535}
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.settimeout(10)
+        self._socket.settimeout(PATIENCE_S)
         settings = struct.pack(">HL", frames.INITIAL_WINDOW_SIZE, window)
         self._socket.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0, settings))
         self.ping()
@@ -107,7 +108,7 @@ class Attacker:
         self._socket.sendall(self.request(method, body))
         return self.answer()
 
-    def answer(self, patience_s: float = 10) -> Answer:
+    def answer(self, patience_s: float = PATIENCE_S) -> Answer:
         """Wait until the call that was begun last has ended."""
         stream_id = self.stream_id
         self.read_until(lambda: stream_id in self.seen.ended or self.seen.closed, patience_s)
@@ -117,7 +118,7 @@ class Attacker:
             self.seen.resets.get(stream_id),
         )
 
-    def ping(self, patience_s: float = 10) -> bool:
+    def ping(self, patience_s: float = PATIENCE_S) -> bool:
         """Whether the server still answers on this connection; all that it sent before has been read then."""
         before = self.seen.pongs
         try:
@@ -155,14 +156,14 @@ class Attacker:
                         continue
                     except OSError:
                         self.seen.closed = True
-        self._socket.settimeout(10)
+        self._socket.settimeout(PATIENCE_S)
         return sent
 
     def send(self, octets: bytes) -> None:
         """Send all of it; raises OSError when the server has closed."""
         self._socket.sendall(octets)
 
-    def send_body(self, body: bytes, patience_s: float = 20) -> bool:
+    def send_body(self, body: bytes, patience_s: float = PATIENCE_S) -> bool:
         """Send a framed last message as windows allow; False when they stay shut, or the call ends."""
         stream_id = self.stream_id
         at, until = 0, time.monotonic() + patience_s
@@ -188,7 +189,7 @@ class Attacker:
             at += room
         return True
 
-    def send_bodies(self, streams: Iterable[int], body: bytes, patience_s: float = 20) -> int:
+    def send_bodies(self, streams: Iterable[int], body: bytes, patience_s: float = PATIENCE_S) -> int:
         """Send one framed message on each stream, all together and as windows allow.
 
         Returns how many octets left before every window stayed shut for ``patience_s``.
@@ -217,7 +218,7 @@ class Attacker:
 
     # What comes back.
 
-    def read_until(self, enough: Callable[[], bool], patience_s: float = 10) -> None:
+    def read_until(self, enough: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
         """Read until ``enough()`` or the patience is over."""
         until = time.monotonic() + patience_s
         while not enough() and not self.seen.closed:
@@ -229,9 +230,9 @@ class Attacker:
                 self._receive()
             except TimeoutError:
                 break
-        self._socket.settimeout(10)
+        self._socket.settimeout(PATIENCE_S)
 
-    def wait_closed(self, patience_s: float = 10) -> bool:
+    def wait_closed(self, patience_s: float = PATIENCE_S) -> bool:
         """Whether the server closes the connection within the patience."""
         self.read_until(lambda: False, patience_s)
         return self.seen.closed

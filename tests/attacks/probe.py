@@ -12,9 +12,9 @@ import sys
 import time
 
 from benchmarks.load import frames
+from tests.patience import PATIENCE_S
 
 PAUSE_S = 0.005
-PATIENCE_S = 10.0
 BLOCK = frames.request_block("/attacks.Victim/Hello")
 
 

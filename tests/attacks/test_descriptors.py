@@ -24,17 +24,18 @@ def test_a_crowd_that_takes_all_descriptors_harms_nobody_who_is_in(victim: Victi
         for _ in range(CROWD):
             one = crowd.enter_context(socket.create_connection(("127.0.0.1", victim.port)))
             one.sendall(frames.opening())
-        before, lines = victim.cpu_s(), len(victim.log.splitlines())
+        before, lines, began = victim.cpu_s(), len(victim.log.splitlines()), time.monotonic()
         time.sleep(WATCHED_S)
-        share = (victim.cpu_s() - before) / WATCHED_S
         told = victim.log.splitlines()[lines:]
+        watched_s = time.monotonic() - began
+        share = (victim.cpu_s() - before) / watched_s
 
         assert early.call("Hello").status == 0
         assert all(re.search("cannot accept connections: .*Too many open files", line) for line in told)
-        assert len(told) <= WATCHED_S + 1  # a line a second
+        assert len(told) <= watched_s + 1  # a line a second
         assert share < CPU_SHARE_MAX
 
         crowd.close()
         with victim.attacker() as late:
             assert late.call("Hello").status == 0
-    print(f"\nno descriptors: {100 * share:.1f} % CPU, {len(told)} lines in {WATCHED_S:g} s")
+    print(f"\nno descriptors: {100 * share:.1f} % CPU, {len(told)} lines in {watched_s:.1f} s")

@@ -12,10 +12,10 @@ from collections import deque
 
 from benchmarks.load import frames
 from tests.attacks.under_attack import MIB, Victim, size
+from tests.patience import PATIENCE_S
 
 INPUTS = int(os.environ.get("TRIO_SERVE_FUZZ_INPUTS", "0")) or size(2000, 1_000_000)
 AT_ONCE = 16
-PATIENCE_S = 20.0
 SEED = int(os.environ.get("TRIO_SERVE_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.conformance.interop_cases import CASES, COMPRESSION_CASES, Case
 from tests.conformance.running import interop_server
+from tests.patience import PATIENCE_S
 from trio_serve.grpc.channel import open_channel
 
 ALL_CASES = CASES + COMPRESSION_CASES
@@ -30,7 +31,7 @@ def their_port() -> Iterator[int]:
 def test_grpcio_client_with_our_server(our_port: int, case: Case) -> None:
     async def run() -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{our_port}") as channel:
-            await asyncio.wait_for(case(channel), 20)
+            await asyncio.wait_for(case(channel), PATIENCE_S)
 
     asyncio.run(run())
 

@@ -159,8 +159,7 @@ async def what_a_browser_gets(script: str, profile: pathlib.Path, *, allowed: bo
                 stderr=subprocess.DEVNULL,
             )
             try:
-                with trio.fail_after(45):
-                    result = await trio.to_thread.run_sync(results.get, abandon_on_cancel=True)
+                result = await trio.to_thread.run_sync(results.get, abandon_on_cancel=True)
             finally:
                 browser.terminate()
                 with trio.CancelScope(shield=True):

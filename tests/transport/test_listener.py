@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import trio
 
+from tests.patience import PATIENCE_S
 from trio_serve.transport.byte_stream import ByteStream
 from trio_serve.transport.listener import Accepting, open_listeners
 
@@ -58,22 +59,24 @@ async def test_running_out_of_descriptors_harms_no_connection_and_is_logged_once
         assert await ask(first) == b"hello"
         waiting = socket.socket()
         waiting.setblocking(False)
+        began = trio.current_time()
         with no_descriptors():
             with pytest.raises(BlockingIOError):
                 waiting.connect(("127.0.0.1", port))
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE_S):
                 while accepting.errors < 5:  # noqa: ASYNC110 - a counter has no event
                     await trio.sleep(0.05)
             assert await ask(first) == b"hello"
-        with trio.fail_after(5):  # it is let in once there is room again
+        with trio.fail_after(PATIENCE_S):  # it is let in once there is room again
             late = trio.SocketStream(trio.socket.from_stdlib_socket(waiting))
             assert await ask(late) == b"hello"
+        lasted_s = trio.current_time() - began
         nursery.cancel_scope.cancel()
     await first.aclose()
     await late.aclose()
     listener.close()
     lines = [record.message for record in caplog.records]
-    assert 1 <= len(lines) <= 2
+    assert 1 <= len(lines) <= lasted_s + 1
     assert lines[0].startswith("cannot accept connections: [Errno 24]")
 
 
@@ -89,7 +92,7 @@ async def test_connections_beyond_the_most_wait_for_one_to_close() -> None:
             await ask(third)
         assert waited.cancelled_caught
         await first.aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             assert await third.receive_some(100) == b"hello"
         nursery.cancel_scope.cancel()
     for client in (second, third):
