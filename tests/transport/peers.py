@@ -112,11 +112,14 @@ class Peer:
 
 @asynccontextmanager
 async def connected(
-    role: Role = Role.SERVER, options: ConnectionOptions | None = None, started: bool = True
+    role: Role = Role.SERVER,
+    options: ConnectionOptions | None = None,
+    started: bool = True,
+    owner: Owner | None = None,
 ) -> AsyncIterator[tuple[Http2Connection, Owner, Peer]]:
     """Our connection, running in ``role``, its owner, and the peer, connected in memory."""
     ours, theirs = memory_pair()
-    owner, alarms = Owner(), Alarms()
+    owner, alarms = owner or Owner(), Alarms()
     connection = Http2Connection(role, ours, owner, alarms, options or ConnectionOptions())
     peer = Peer(Role.CLIENT if role is Role.SERVER else Role.SERVER, theirs)
     async with trio.open_nursery() as nursery:

@@ -1,11 +1,14 @@
 """One reader, one writer: what leaves when, and how a connection ends."""
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.transport.peers import REQUEST, RESPONSE, Received, connected
+from tests.transport.peers import REQUEST, RESPONSE, Owner, Received, connected
 from trio_serve.transport.connection import FRAMES_A_TURN, LATE_RESET_S, ConnectionOptions
+from trio_serve.transport.memory import MemoryByteStream
 from trio_serve.transport.writer import ANSWERS_AT_ONCE
 from trio_serve.wire.http2 import ErrorCode, Limits, Role
 
@@ -23,6 +26,36 @@ async def test_the_answers_of_one_turn_leave_in_one_send() -> None:
 
         assert len(owner.streams) == ANSWERS_AT_ONCE - 1
         assert peer.sends == 1
+        assert not peer.wire.streams
+
+
+async def test_requests_that_are_answered_as_they_are_read_share_a_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a server refuses calls: no other is open, so each answer seems to be the last."""
+
+    class Refusing(Owner):
+        def request_received(self, connection: Any, stream: Any, block: Any, end_stream: bool) -> Any:
+            receiver = super().request_received(connection, stream, block, end_stream)
+            connection.wire.send_headers(stream, RESPONSE, end_stream=True)
+            connection.answered()
+            return receiver
+
+    sends = []
+
+    def send_nowait(byte_stream: MemoryByteStream, data: bytes) -> int:
+        sends.append(byte_stream)
+        return send(byte_stream, data)
+
+    async with connected(owner=Refusing()) as (connection, owner, peer):
+        send = MemoryByteStream.send_nowait
+        monkeypatch.setattr(MemoryByteStream, "send_nowait", send_nowait)
+        for _ in range(ANSWERS_AT_ONCE - 1):
+            peer.wire.open_stream(REQUEST, Received(), end_stream=True)
+        await peer.exchange()
+
+        assert len(owner.streams) == ANSWERS_AT_ONCE - 1
+        assert sends.count(connection.byte_stream) == 1
         assert not peer.wire.streams
 
 

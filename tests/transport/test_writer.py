@@ -96,3 +96,34 @@ async def test_answers_that_nobody_will_join_can_be_sent_at_once() -> None:
 
         assert queue.unsent == 0
         assert await peer.receive_some(100) == b"refused"
+
+
+async def test_answers_of_the_readers_turn_wait_for_its_end() -> None:
+    """Each of them is the last there is, and the next request may be in the bytes that are being read."""
+    async with parked_writer() as (writer, queue, peer):
+        writer.reading = True
+        for _ in range(ANSWERS_AT_ONCE - 1):
+            queue.pieces += b"answer"
+            writer.answered(last=True)
+        writer.reading = False
+        await wait_all_tasks_blocked()
+        assert queue.unsent  # nor has the task been woken for nothing
+
+        writer.flush()
+
+        assert await peer.receive_some(1000) == (ANSWERS_AT_ONCE - 1) * b"answer"
+
+
+async def test_what_the_peer_does_not_take_in_the_readers_turn_follows() -> None:
+    answer = bytes(range(100))
+    async with parked_writer(pipe_bytes=30) as (writer, queue, peer):
+        queue.pieces = answer
+        writer.reading = True
+        for _ in range(ANSWERS_AT_ONCE):
+            writer.answered(last=True)
+        writer.reading = False
+
+        received = b""
+        while len(received) < len(answer):
+            received += await peer.receive_some(1000)
+        assert received == answer

@@ -254,7 +254,9 @@ class Http2Connection:
                         return
                 self.last_read = started = now()
                 answers = writer.answers
+                writer.reading = True
                 wire.receive_data(data, started, FRAMES_A_TURN)
+                writer.reading = False
                 if loans.waiting:
                     loans.lend()
                 quick = not wire.frames_wait and now() - started <= LONG_TURN_S

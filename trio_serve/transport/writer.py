@@ -64,6 +64,7 @@ class Writer:
         "_source",
         "_stall_s",
         "answers",
+        "reading",
     )
 
     def __init__(self, source: Outgoing, byte_stream: ByteStream, stall_s: float = math.inf) -> None:
@@ -76,6 +77,8 @@ class Writer:
         self._sending = 0
         self.answers = 0
         """Whole answers among what is queued."""
+        self.reading = False
+        """Whether the reader is at its turn, after which it flushes the answers that were given in it."""
         self._finishing = False
 
     @property
@@ -89,12 +92,13 @@ class Writer:
 
     def answered(self, last: bool = False) -> None:
         """A whole answer was queued: as `wake`, and early when several are waiting or it is the ``last``."""
-        if last:
-            self.flush()
-            return
-        if self._place.wake():
-            self.answers = 1
-            return
+        if not self.reading:
+            if last:
+                self.flush()
+                return
+            if self._place.wake():
+                self.answers = 1
+                return
         self.answers += 1
         if self.answers >= ANSWERS_AT_ONCE:
             self._send_early()
@@ -103,7 +107,7 @@ class Writer:
         """Send what is queued now, as far as the peer takes it; the task sends the rest."""
         if self._source.unsent <= PART_BYTES:
             self._send_early()
-        if self._rest or self._source.unsent:
+        if self._source.unsent:
             self._place.wake()
 
     def finish(self) -> None:
@@ -170,6 +174,7 @@ class Writer:
             sent = 0
         if sent < len(data):
             self._rest = memoryview(data)[sent:]
+            self._place.wake()
 
     def _let_in(self) -> None:
         crowd, self._crowd = self._crowd, []
