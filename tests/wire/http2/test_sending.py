@@ -138,6 +138,33 @@ def test_changing_fields_end_a_replys_trailers_whether_it_waits_or_not(window: i
     assert trailers.payload == b"\x40\x0bgrpc-status\x010" + b"\x40\x02id\x017"
 
 
+@pytest.mark.parametrize("window", [0, 65_535])
+def test_changing_fields_end_trailers_whether_they_wait_or_not(window: int) -> None:
+    connection, receiver = server()
+    connection.receive_data(settings((INITIAL_WINDOW_SIZE, window)) + get(1))
+    connection.send_data(receiver.streams[1], b"message")
+
+    connection.send_headers(receiver.streams[1], TRAILERS, True, ((b"id", b"7"),))
+    connection.receive_data(window_update(1, 100))
+
+    *_, trailers = frames(connection.data_to_send())
+    assert trailers.payload == b"\x40\x0bgrpc-status\x010" + b"\x40\x02id\x017"
+
+
+def test_of_fields_that_are_sent_again_only_the_changing_ones_are_encoded() -> None:
+    connection, receiver = server()
+    refused = (*TRAILERS, (b"grpc-message", b"a text that many calls have in common"))
+    sizes = []
+    for stream_id in (1, 3, 5, 7):
+        connection.receive_data(get(stream_id))
+        connection.send_headers(receiver.streams[stream_id], refused, True, ((b"id", b"%d" % stream_id),))
+        (block,) = [each.payload for each in frames(connection.data_to_send()) if each.kind == HEADERS]
+        sizes.append(len(block))
+
+    assert sizes[-1] == len(refused) + len(b"\x0f\x2f" + b"\x01" + b"7")
+    assert refused in connection.encoder.known
+
+
 def test_a_reply_without_content_has_no_data() -> None:
     connection, stream, _ = serving()
 

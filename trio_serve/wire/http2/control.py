@@ -115,11 +115,14 @@ def _goaway(state: ConnectionState, flags: int, stream_id: int, payload: bytes) 
 
 
 def _window_update(state: ConnectionState, flags: int, stream_id: int, payload: bytes) -> None:
-    _require(len(payload) == 4, ErrorCode.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} octets")
+    # Without `_require`, whose text and code would be made each time: C-core sends one with every call.
+    if len(payload) != 4:
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} octets")
     state.floods.window_update(state.streams_opened, state.data_frames_sent)
     increment = int.from_bytes(payload, "big") & STREAM_ID_MAX
     if not stream_id:
-        _require(bool(increment), ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+        if not increment:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
         try:
             state.send_window.widen(increment)
         except WindowOverflow:
@@ -128,9 +131,9 @@ def _window_update(state: ConnectionState, flags: int, stream_id: int, payload: 
             ) from None
         flush(state)
         return
-    require_idle_not(state, stream_id, "WINDOW_UPDATE")
     stream = state.streams.get(stream_id)
     if stream is None:
+        require_idle_not(state, stream_id, "WINDOW_UPDATE")
         return  # it crossed the stream's end (section 5.1)
     if not increment:
         raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")

@@ -83,18 +83,25 @@ def open_stream(
     return stream
 
 
-def send_headers(state: ConnectionState, stream: Stream, fields: Fields, end_stream: bool = False) -> None:
+def send_headers(
+    state: ConnectionState,
+    stream: Stream,
+    fields: Fields,
+    end_stream: bool = False,
+    changing: Fields = (),
+) -> None:
     """Send response headers or trailers; behind what the stream still holds unsent.
 
-    More of them than the client takes end the stream with INTERNAL_ERROR instead.
+    More of them than the client takes end the stream with INTERNAL_ERROR instead.  ``changing`` follows
+    ``fields``, as in ``open_stream``.
     """
     if stream.state not in AFTER_SENT_END:
         return
     if stream.queue:
         if not stream.queue[-1].end_stream:
-            stream.queue.append(Unsent(None, fields, end_stream))
+            stream.queue.append(Unsent(None, fields + changing, end_stream))
     else:
-        _emit_headers(state, stream, fields, end_stream)
+        _emit_headers(state, stream, fields, end_stream, changing)
 
 
 def send_data(
@@ -318,11 +325,19 @@ def _emit_data(state: ConnectionState, stream: Stream, window: Window, unsent: U
     return True
 
 
-def _emit_headers(state: ConnectionState, stream: Stream, fields: Fields, end_stream: bool) -> None:
-    if _is_too_large(state, fields):
-        reset_stream(state, stream, ErrorCode.INTERNAL_ERROR)
-    else:
-        _emit_block(state, stream, state.encoder.encode(fields), end_stream)
+def _emit_headers(
+    state: ConnectionState, stream: Stream, fields: Fields, end_stream: bool, changing: Fields = ()
+) -> None:
+    encoder = state.encoder
+    block = encoder.known.get(fields)
+    if block is None:
+        if _is_too_large(state, fields):
+            reset_stream(state, stream, ErrorCode.INTERNAL_ERROR)
+            return
+        block = encoder.encode(fields)
+    if changing:
+        block += encoder.encode_changing(changing)
+    _emit_block(state, stream, block, end_stream)
 
 
 def _is_too_large(state: ConnectionState, fields: Fields) -> bool:
@@ -332,7 +347,9 @@ def _is_too_large(state: ConnectionState, fields: Fields) -> bool:
 
 
 def _emit_block(state: ConnectionState, stream: Stream, block: bytes, end_stream: bool) -> None:
-    state.queue(headers_frames(stream.id, block, end_stream, state.peer.frame_bytes_max))
+    frames = headers_frames(stream.id, block, end_stream, state.peer.frame_bytes_max)
+    state.pieces.append(frames)
+    state.unsent += len(frames)
     if end_stream:
         _sent_end(state, stream)
 
