@@ -435,10 +435,10 @@ async def test_a_call_that_is_over_is_freed_without_the_garbage_collector() -> N
         gc.disable()
         try:
             call = stub.SayHello(hello("you"))
-            held = [weakref.ref(call._call)]
+            held = [weakref.ref(call.pending)]
             await call
             streamed = stub.SayHelloStreamReply(hello("2"))
-            held.append(weakref.ref(streamed._call))
+            held.append(weakref.ref(streamed.pending))
             assert len([reply async for reply in streamed]) == 2
             del call, streamed
             assert [each() for each in held] == [None, None]

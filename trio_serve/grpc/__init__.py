@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from trio_serve.grpc.call import CallEnded, CancelReason, ServerCall
     from trio_serve.grpc.channel import Channel, ChannelOptions, open_channel
     from trio_serve.grpc.client_call import EOF
+    from trio_serve.grpc.client_interceptors import CallDetails, ClientInterceptor
     from trio_serve.grpc.context import ServicerContext, ThreadServicerContext
     from trio_serve.grpc.deadline import current_deadline
     from trio_serve.grpc.health import Health, ServingStatus
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BackoffOptions": "trio_serve.transport.dialing",
+    "CallDetails": "trio_serve.grpc.client_interceptors",
     "CallEnded": "trio_serve.grpc.call",
     "CancelReason": "trio_serve.grpc.call",
     "Channel": "trio_serve.grpc.channel",
     "ChannelOptions": "trio_serve.grpc.channel",
+    "ClientInterceptor": "trio_serve.grpc.client_interceptors",
     "ConnectionOptions": "trio_serve.transport.connection",
     "Connectivity": "trio_serve.grpc.subchannel",
     "current_deadline": "trio_serve.grpc.deadline",
@@ -68,10 +71,12 @@ __all__ = [
     "EOF",
     "SERVER_OPTIONS",
     "BackoffOptions",
+    "CallDetails",
     "CallEnded",
     "CancelReason",
     "Channel",
     "ChannelOptions",
+    "ClientInterceptor",
     "ConnectionOptions",
     "Connectivity",
     "EndOfStream",

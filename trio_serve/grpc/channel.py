@@ -22,7 +22,7 @@ import random
 import ssl
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +31,14 @@ import trio
 
 from trio_serve.grpc.attempt import Attempt
 from trio_serve.grpc.balancing import Balancer, PickFirst, RoundRobin
+from trio_serve.grpc.client_interceptors import ClientInterceptor
+from trio_serve.grpc.client_method import ClientMethod, Credentials, encoding_name
 from trio_serve.grpc.multicallable import (
-    Credentials,
+    MULTI_CALLABLES,
     StreamStreamMultiCallable,
     StreamUnaryMultiCallable,
     UnaryStreamMultiCallable,
     UnaryUnaryMultiCallable,
-    encoding_name,
 )
 from trio_serve.grpc.pending_call import PendingCall
 from trio_serve.grpc.retrying import RetrySettings
@@ -77,6 +78,7 @@ class ChannelOptions:
         balancing: "pick_first" or "round_robin"; over what the service config says.
         wait_for_ready: wait out failures to connect.
         compression: of requests: "gzip", "deflate", or a ``grpc.Compression``.
+        interceptors: around every call, the first one outermost.
         message_bytes_max: the largest reply, on the wire and inflated.
         waiting_calls_max: calls that may wait for a connection or a stream; one more fails at once.
         retry_buffer_bytes: requests kept of a call so that it can be tried again.
@@ -99,6 +101,7 @@ class ChannelOptions:
     balancing: str | None = None
     wait_for_ready: bool = False
     compression: Any = None
+    interceptors: Sequence[ClientInterceptor] = ()
     message_bytes_max: int = 4 * 1024 * 1024
     waiting_calls_max: int = 10_000
     retry_buffer_bytes: int = 256 * 1024
@@ -136,6 +139,13 @@ async def open_channel(target: TargetLike, **options: Any) -> AsyncGenerator[Cha
             raise failure
 
 
+def _checked(interceptors: Sequence[ClientInterceptor]) -> tuple[ClientInterceptor, ...]:
+    for one in interceptors:
+        if not callable(one):
+            raise TypeError(f"interceptor {one!r} is no function of (call, proceed)")
+    return tuple(interceptors)
+
+
 def _holds_cancelled(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(trio.Cancelled) is not None
@@ -154,6 +164,7 @@ class Channel:
         self.metadata = encode_metadata(settings.metadata) if settings.metadata else ()
         self.credentials = settings.credentials
         self.encoding = encoding_name(settings.compression)
+        self.interceptors = _checked(settings.interceptors)
         self.message_bytes_max = settings.message_bytes_max
         self.retry_buffer_bytes = settings.retry_buffer_bytes
         self.wait_for_ready = settings.wait_for_ready
@@ -161,10 +172,11 @@ class Channel:
         self.alarms = Alarms()
         self.now: Callable[[], float] = trio.current_time
         """`trio.current_time`; while the channel runs, without its detour through the run context."""
-        self.calls: set[PendingCall] = set()
+        self.calls: dict[PendingCall, None] = {}  # in the order in which they began
         throttling = self.service_config.throttling
         throttle = TokenBucket(throttling) if throttling is not None else None
         self.retry_settings = RetrySettings(self.alarms, settings.rng, throttle)
+        self._methods: dict[tuple[str, type[Any], type[Any]], ClientMethod] = {}  # of grpclib's stubs
         self._waiting: OrderedDict[Attempt, None] = OrderedDict()
         self._waiting_max = settings.waiting_calls_max
         self._balancer = self._make_balancer(settings)
@@ -252,7 +264,12 @@ class Channel:
         if deadline is not None:
             left = deadline.time_remaining()
             timeout = left if timeout is None else min(left, timeout)
-        return ClientStream(self, name, cardinality, request_type, reply_type, timeout, metadata)
+        method = self._methods.get((name, request_type, reply_type))
+        if method is None:
+            kind = MULTI_CALLABLES[cardinality]
+            method = kind(self, name, request_type.SerializeToString, reply_type.FromString)
+            self._methods[name, request_type, reply_type] = method
+        return ClientStream(method, request_type, timeout, metadata)
 
     # Connectivity.
 
@@ -311,11 +328,17 @@ class Channel:
 
     # What calls need.
 
+    @property
+    def unusable(self) -> str:
+        """Why no call can be made now; empty when one can."""
+        if self._closed:
+            return "the channel was closed"
+        return "" if self._nursery is not None else "the channel is not open; use open_channel()"
+
     def submit(self, attempt: Attempt) -> None:
         """Open the attempt's stream now, or as soon as there is room for it."""
         if self._closed or self._nursery is None:
-            text = "the channel was closed" if self._closed else "the channel is not open; use open_channel()"
-            attempt.fail(Status.CANCELLED, text)
+            attempt.fail(Status.CANCELLED, self.unusable)
         elif self._waiting or not self._open(attempt):
             self._enqueue(attempt)
 

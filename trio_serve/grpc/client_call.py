@@ -18,14 +18,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
-from trio_serve.grpc.pending_call import PendingCall
+from trio_serve.grpc.pending_call import ANSWERED, SENT, PendingCall
 from trio_serve.grpc.replies import MESSAGES_A_TURN, StreamReplyCall, UnaryReplyCall
 from trio_serve.grpc.rpc_error import RpcError, StatusCode
 from trio_serve.wire.grpc import Metadata, Status, Trailers
+
+if TYPE_CHECKING:
+    from trio_serve.grpc.intercepted_call import InterceptedCall
 
 __all__ = [
     "EOF",
@@ -63,15 +66,15 @@ EOF = EndOfReplies()
 class ClientCall:
     """What every kind of call offers."""
 
-    __slots__ = ("__weakref__", "_call")
+    __slots__ = ("__weakref__", "pending")
 
-    _call: PendingCall
+    pending: PendingCall
 
     def __init__(self, call: PendingCall) -> None:
-        self._call = call
+        self.pending = call
 
     def __del__(self) -> None:
-        call = self._call
+        call = self.pending
         if call.end is None:
             call.channel.abandon(call)
 
@@ -80,30 +83,30 @@ class ClientCall:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._call.cancel()
+        self.pending.cancel()
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def cancel(self) -> bool:
         """End the call; the server is told (RST_STREAM).  False when it was over already."""
-        return self._call.cancel()
+        return self.pending.cancel()
 
     def cancelled(self) -> bool:
         """Whether the call ended with CANCELLED."""
-        return self._call.end is not None and self._call.end.status is Status.CANCELLED
+        return self.pending.end is not None and self.pending.end.status is Status.CANCELLED
 
     def done(self) -> bool:
         """Whether the call is over."""
-        return self._call.end is not None
+        return self.pending.end is not None
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, 0 when it has passed, None without one."""
-        if self._call.deadline == math.inf:
+        if self.pending.deadline == math.inf:
             return None
-        return max(0.0, self._call.deadline - trio.current_time())
+        return max(0.0, self.pending.deadline - trio.current_time())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call ``callback(call)`` once the call is over; what it raises is logged."""
-        self._call.when_done(functools.partial(callback, self))
+        self.pending.when_done(functools.partial(callback, self))
 
     async def code(self) -> StatusCode:
         """Wait until the call is over, and return its status."""
@@ -116,13 +119,13 @@ class ClientCall:
     async def debug_error_string(self) -> str:
         """Wait until the call is over, and return what is known about how it ended."""
         await self._ended()
-        return self._call.story
+        return self.pending.story
 
     async def initial_metadata(self) -> Metadata:
         """Wait for the server's initial metadata (empty when the call ended without any)."""
         await trio.lowlevel.checkpoint()
-        await self._call.answered(abandon=False)
-        return self._call.initial_metadata
+        await self.pending.until(ANSWERED, abandon=False)
+        return self.pending.initial_metadata
 
     async def trailing_metadata(self) -> Metadata:
         """Wait until the call is over, and return its trailing metadata."""
@@ -135,16 +138,16 @@ class ClientCall:
             RpcError: the call ended before.
         """
         await trio.lowlevel.checkpoint()
-        await self._call.sent()
-        if self._call.end is not None and self._call.end.status is not Status.OK:
-            raise self._call.error()
+        await self.pending.until(SENT, abandon=False)
+        if self.pending.end is not None and self.pending.end.status is not Status.OK:
+            raise self.pending.error()
 
     async def _ended(self) -> Trailers:
         await trio.lowlevel.checkpoint()
-        if self._call.end is None:
-            await self._call.over(abandon=False)
-        assert self._call.end is not None
-        return self._call.end
+        if self.pending.end is None:
+            await self.pending.over(abandon=False)
+        assert self.pending.end is not None
+        return self.pending.end
 
 
 class FinishedCall:
@@ -179,11 +182,11 @@ class UnaryReply(ClientCall):
 
     __slots__ = ()
 
-    _call: UnaryReplyCall
+    pending: UnaryReplyCall | InterceptedCall
 
     # No coroutine of its own: this is where nearly all of a client's tasks wait.
     def __await__(self) -> Generator[Any, None, Any]:
-        call = self._call
+        call = self.pending
         if call.end is None:
             yield from call.over(abandon=True).__await__()
         else:
@@ -192,7 +195,7 @@ class UnaryReply(ClientCall):
 
     async def finished(self) -> tuple[Any, FinishedCall]:
         """Wait for the reply, and return it beside how the call ended."""
-        return await self, FinishedCall(self._call)
+        return await self, FinishedCall(self.pending)
 
 
 class StreamReply(ClientCall):
@@ -200,15 +203,15 @@ class StreamReply(ClientCall):
 
     __slots__ = ()
 
-    _call: StreamReplyCall
+    pending: StreamReplyCall | InterceptedCall
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
     async def __anext__(self) -> Any:
-        payload = self._call.next_nowait()
+        payload = self.pending.next_nowait()
         if payload is None:
-            payload = await self._call.next()
+            payload = await self.pending.next()
             if payload is None:
                 raise StopAsyncIteration
         return self._read(payload)
@@ -219,16 +222,16 @@ class StreamReply(ClientCall):
         Raises:
             RpcError: the call ended with another status than OK.
         """
-        payload = self._call.next_nowait()
+        payload = self.pending.next_nowait()
         if payload is None:
-            payload = await self._call.next()
+            payload = await self.pending.next()
         return EOF if payload is None else self._read(payload)
 
     def _read(self, payload: bytes) -> Any:
         try:
-            return self._call.form.read_reply(payload)
+            return self.pending.read(payload)
         except RpcError as error:
-            self._call.cancel(error.status, error.message or "")
+            self.pending.cancel(error.status, error.message or "")
             raise
 
 
@@ -253,7 +256,7 @@ class StreamRequests(ClientCall):
         """
         if not self._written_by_hand:
             raise TypeError("this call's requests come from the iterable that it was made with")
-        call = self._call
+        call = self.pending
         if call.end is None:
             if call.requests_ended:
                 raise RuntimeError("no request can be written after done_writing()")
@@ -270,8 +273,8 @@ class StreamRequests(ClientCall):
     async def done_writing(self) -> None:
         """Say that no more requests come; a second time does nothing."""
         await trio.lowlevel.checkpoint()
-        if self._call.end is None and not self._call.requests_ended:
-            self._call.send_end()
+        if self.pending.end is None and not self.pending.requests_ended:
+            self.pending.send_end()
 
 
 async def send_all(call: PendingCall, requests: Iterable[Any] | AsyncIterable[Any]) -> None:

@@ -14,19 +14,17 @@ Knows nothing of attempts and connections.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import trio
-from grpclib.const import Cardinality
 from grpclib.exceptions import ProtocolError
 from multidict import MultiDict
 
-from trio_serve.grpc.multicallable import ClientMethod
+from trio_serve.grpc.client_method import ClientMethod
+from trio_serve.grpc.intercepted_call import InterceptedCall
+from trio_serve.grpc.pending_call import ANSWERED
 from trio_serve.grpc.replies import StreamReplyCall
 from trio_serve.wire.grpc import Metadata, MetadataLike, Status
-
-if TYPE_CHECKING:
-    from trio_serve.grpc.channel import Channel
 
 __all__ = ["ClientStream"]
 
@@ -36,34 +34,25 @@ class ClientStream:
 
     def __init__(
         self,
-        channel: Channel,
-        path: str,
-        cardinality: Cardinality,
+        method: ClientMethod,
         request_type: type[Any],
-        reply_type: type[Any],
         timeout: float | None,
         metadata: MetadataLike | None,
     ) -> None:
         self.initial_metadata: MultiDict[str | bytes] | None = None
         self.trailing_metadata: MultiDict[str | bytes] | None = None
-        self._channel = channel
-        self._path = path
-        self._cardinality = cardinality
+        self._method = method
+        self._cardinality = method.cardinality.value
         self._request_type = request_type
-        self._reply_type = reply_type
         self._timeout = timeout
         self._metadata = metadata
-        self._method: ClientMethod | None = None
-        self._call: StreamReplyCall | None = None
+        self._call: StreamReplyCall | InterceptedCall | None = None
         self._request_sent = False
         self._sent_message = False
         self._trailers_taken = False
         self._cancelled_by_us = False
 
     async def __aenter__(self) -> Self:
-        self._method = ClientMethod(
-            self._channel, self._path, self._request_type.SerializeToString, self._reply_type.FromString
-        )
         self._call = self._method.begin(StreamReplyCall, self._timeout, self._metadata)
         self._call.enter()
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -113,7 +102,9 @@ class ClientStream:
         if call.requests_ended:
             raise ProtocolError("Stream is ended")
         if not isinstance(message, self._request_type):
-            raise TypeError(f"{self._path} takes {self._request_type.__name__}, not {type(message).__name__}")
+            raise TypeError(
+                f"{self._method.path} takes {self._request_type.__name__}, not {type(message).__name__}"
+            )
         await trio.lowlevel.checkpoint()
         if call.end is None:
             call.send(message, end)
@@ -154,7 +145,7 @@ class ClientStream:
         if self.initial_metadata is not None:
             raise ProtocolError("Initial metadata was already received")
         await trio.lowlevel.checkpoint()
-        await call.answered(abandon=True)
+        await call.until(ANSWERED, abandon=True)
         self._keep_metadata()
         if not call.has_headers and call.end is not None and call.end.status is not Status.OK:
             raise call.error()
@@ -172,7 +163,7 @@ class ClientStream:
             payload = await call.next()
         finally:
             self._keep_metadata()
-        return None if payload is None else call.form.read_reply(payload)
+        return None if payload is None else call.read(payload)
 
     async def recv_trailing_metadata(self) -> None:
         """Wait for the call's end; ``trailing_metadata`` is there then.
@@ -214,13 +205,12 @@ class ClientStream:
         return message
 
     @property
-    def _open_call(self) -> StreamReplyCall:
+    def _open_call(self) -> StreamReplyCall | InterceptedCall:
         if self._call is None:
             raise ProtocolError("Use the stream inside 'async with'")
         return self._call
 
     def _start(self) -> None:
-        assert self._method is not None
         self._request_sent = True
         self._method.start(self._open_call)
 

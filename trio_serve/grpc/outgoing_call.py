@@ -26,7 +26,7 @@ from trio_serve.grpc.attempt import Attempt
 from trio_serve.grpc.call_form import CallForm
 from trio_serve.grpc.pending_call import PendingCall
 from trio_serve.transport.writer import BACKLOG_HIGH
-from trio_serve.wire.grpc import Fields, Metadata, Status, Trailers, build_request_fields
+from trio_serve.wire.grpc import Fields, Metadata, Trailers, build_request_fields
 
 if TYPE_CHECKING:
     from trio_serve.grpc.channel import Channel
@@ -164,9 +164,10 @@ class OutgoingCall(PendingCall):
             attempt.connection.peer if attempt is not None and attempt.connection is not None else "no peer"
         )
 
-    def deadline_passed(self) -> None:
-        waited = "" if self.attempts and self.attempts[-1].stream is not None else self.channel.waiting_for()
-        self.cancel(Status.DEADLINE_EXCEEDED, f"the deadline of {self.path} has passed{waited}")
+    @property
+    def lateness(self) -> str:
+        opened = bool(self.attempts) and self.attempts[-1].stream is not None
+        return super().lateness + ("" if opened else self.channel.waiting_for())
 
     # What attempts report.
 

@@ -3,8 +3,9 @@
     enter ──> deadline runs ──> finish(end): once ──> who waits is woken, callbacks are called
                  cancel, deadline_passed ──┘
 
-Subclasses are outgoing_call.py, whose answer comes from a server, and intercepted.py, whose answer comes
-from interceptors.  What stubs return (client_call.py, client_stream.py) needs no more of either than this.
+Subclasses are outgoing_call.py, whose answer comes from a server, and intercepted_call.py, whose
+answer comes from an interceptor.  What stubs return (client_call.py, client_stream.py) asks of either what
+stands here, and for its replies.
 No task belongs to it.
 
 Knows nothing of attempts, connections and messages.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +28,12 @@ from trio_serve.wire.grpc import Metadata, Status, Trailers
 if TYPE_CHECKING:
     from trio_serve.grpc.channel import Channel
 
-__all__ = ["PendingCall"]
+__all__ = ["ANSWERED", "SENT", "PendingCall"]
 
 logger = logging.getLogger("trio_serve.grpc")
+
+SENT: Callable[[PendingCall], bool] = operator.attrgetter("is_sent")
+ANSWERED: Callable[[PendingCall], bool] = operator.attrgetter("is_answered")
 
 
 class PendingCall:
@@ -113,7 +118,7 @@ class PendingCall:
 
     def enter(self) -> None:
         """The call exists from now: its deadline runs, and closing the channel ends it."""
-        self.channel.calls.add(self)
+        self.channel.calls[self] = None
         deadline = self.deadline
         if deadline != math.inf:
             if deadline <= self.channel.now():
@@ -121,19 +126,19 @@ class PendingCall:
             else:
                 self._alarm = self.channel.alarms.at(deadline, self.deadline_passed)
 
-    async def sent(self) -> None:
-        """Wait until the call is sent."""
-        while not self.is_sent:
-            await self.park(abandon=False)
-
     @property
     def is_answered(self) -> bool:
         """Whether the initial metadata is there, or will never be."""
         return self.end is not None or self.has_headers
 
-    async def answered(self, *, abandon: bool) -> None:
-        """Wait until the call is answered.  Cancelling cancels the call as well when ``abandon``."""
-        while not self.is_answered:
+    @property
+    def failed(self) -> bool:
+        """Whether the call is over, with another status than OK."""
+        return self.end is not None and self.end.status is not Status.OK
+
+    async def until(self, ready: Callable[[PendingCall], bool], *, abandon: bool) -> None:
+        """Wait until the call is `SENT` or `ANSWERED`.  Cancelling cancels the call when ``abandon``."""
+        while not ready(self):
             await self.park(abandon=abandon)
 
     def cancel(self, status: Status = Status.CANCELLED, message: str = "the call was cancelled") -> bool:
@@ -150,7 +155,13 @@ class PendingCall:
             self.cancel(status, f"the {what} of {self.path} failed: {type(failure).__name__}: {failure}")
 
     def deadline_passed(self) -> None:
-        self.cancel(Status.DEADLINE_EXCEEDED, f"the deadline of {self.path} has passed")
+        """End the call: nobody waits longer than this."""
+        self.cancel(Status.DEADLINE_EXCEEDED, self.lateness)
+
+    @property
+    def lateness(self) -> str:
+        """What is said of the call when its deadline passes."""
+        return f"the deadline of {self.path} has passed"
 
     def park(self, *, abandon: bool) -> Awaitable[Any]:
         """Wait until anything about the call changes.  Cancelling cancels the call when ``abandon``."""
@@ -211,7 +222,7 @@ class PendingCall:
     def finish(self, end: Trailers) -> None:
         """The call is over; what is still under way is dropped."""
         self.end = end
-        self.channel.calls.discard(self)
+        self.channel.calls.pop(self, None)
         if self._alarm is not None:
             self._alarm.cancel()
         if self._enders:

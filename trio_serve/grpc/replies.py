@@ -124,6 +124,10 @@ class StreamReplyCall(OutgoingCall):
                 return None
             await self.park(abandon=True)
 
+    def read(self, payload: bytes) -> Any:
+        """The message in ``payload``; raises RpcError INTERNAL when it does not parse."""
+        return self.form.read_reply(payload)
+
     def next_nowait(self) -> bytes | None:
         """The next message if it is there; now and then None all the same, so that `next` lets others run."""
         self._turn += 1

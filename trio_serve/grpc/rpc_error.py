@@ -116,6 +116,17 @@ class RpcError(GRPCError):
         return self._debug or str(self)
 
 
+def as_rpc_error(error: GRPCError) -> RpcError:
+    """``error`` itself, or one of ours that says the same and has it for its cause."""
+    if isinstance(error, RpcError):
+        return error
+    rich = RpcError(error.status, error.message)
+    if isinstance(error.details, Iterable):
+        rich.details = ErrorDetails(error.message or "", error.details)
+    rich.__cause__ = error
+    return rich
+
+
 def unpack_details(details_bin: bytes) -> list[Any]:
     """The messages inside a ``grpc-status-details-bin`` value.
 
