@@ -20,6 +20,8 @@ from typing import Any
 import attrs
 
 from trio_serve.grpc.balancing import BalancerOwner
+from trio_serve.grpc.inbox import Source
+from trio_serve.grpc.request_inbox import RequestSource
 from trio_serve.transport.connection import ConnectionOwner
 from trio_serve.wire.http2 import StreamReceiver
 
@@ -46,8 +48,9 @@ MODULES: dict[str, tuple[str, ...] | None] = {  # None: all of ``__all__``
 }
 LINE = 100
 
-# What connections and balancers report to the classes that they are made for, and nobody calls besides.
-REPORTS = {name for face in (BalancerOwner, ConnectionOwner, StreamReceiver) for name in vars(face)}
+# What connections, balancers and inboxes ask of the classes they are made for, and nobody calls besides.
+FACES = (BalancerOwner, ConnectionOwner, RequestSource, Source, StreamReceiver)
+REPORTS = {name for face in FACES for name in vars(face)}
 SECTION = re.compile(r"^(Args|Raises|Returns):\n((?:[ ]{4}.*\n|\n)*)", re.MULTILINE)
 
 

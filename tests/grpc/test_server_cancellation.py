@@ -140,6 +140,25 @@ async def test_the_earlier_of_the_clients_and_the_servers_timeout_counts(
         assert len(call.parsed()) == 1
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1e-9, "less than 0.001s"),
+        (0.0004, "less than 0.001s"),
+        (0.001, "0.001s"),
+        (0.0995, "0.1s"),
+        (1.0006, "1.001s"),
+        (1800.0, "1800s"),
+    ],
+)
+async def test_a_timeout_is_told_in_a_number_that_people_read(seconds: float, text: str) -> None:
+    """A client that has nearly run out of time sends nanoseconds."""
+    async with connected(serving(Hanging())) as client:
+        call = await client.call(MANY, Note(), timeout_s=seconds)
+        with trio.fail_after(2000):
+            assert (await call.done()).message == f"Request timed out after {text}."
+
+
 async def test_the_answer_leaves_at_the_deadline_though_the_handler_resists() -> None:
     class Resisting(Echo):
         async def One(self, request: Any, context: Any) -> Any:

@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trio_serve.grpc.call import CallEnded, CancelReason, ServerCall
+    from trio_serve.grpc.call import ServerCall
+    from trio_serve.grpc.call_ended import CallEnded, CancelReason
     from trio_serve.grpc.channel import Channel, ChannelOptions, open_channel
     from trio_serve.grpc.client_call import EOF
     from trio_serve.grpc.client_interceptors import CallDetails, ClientInterceptor
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "BackoffOptions": "trio_serve.transport.dialing",
     "CallDetails": "trio_serve.grpc.client_interceptors",
-    "CallEnded": "trio_serve.grpc.call",
-    "CancelReason": "trio_serve.grpc.call",
+    "CallEnded": "trio_serve.grpc.call_ended",
+    "CancelReason": "trio_serve.grpc.call_ended",
     "Channel": "trio_serve.grpc.channel",
     "ChannelOptions": "trio_serve.grpc.channel",
     "ClientInterceptor": "trio_serve.grpc.client_interceptors",

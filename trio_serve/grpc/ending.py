@@ -14,7 +14,7 @@ from typing import NamedTuple
 from grpclib.exceptions import GRPCError
 
 from trio_serve.actors import ActorStopped, DeadlinePassed, HandlerExited, MailboxClosed, MailboxFull
-from trio_serve.grpc.call import CallEnded
+from trio_serve.grpc.call_ended import CallEnded
 from trio_serve.grpc.rpc_error import pack_details
 from trio_serve.wire.grpc import Metadata, Status
 

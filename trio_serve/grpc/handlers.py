@@ -17,7 +17,8 @@ from typing import Any
 
 import trio
 
-from trio_serve.grpc.call import CallEnded, ServerCall
+from trio_serve.grpc.call import ServerCall
+from trio_serve.grpc.call_ended import CallEnded
 from trio_serve.grpc.context import CallContext, ServicerContext, ServicerStream, ThreadServicerContext
 from trio_serve.grpc.inbox import EndOfStream
 from trio_serve.grpc.methods import Method

@@ -19,10 +19,12 @@ from typing import Any
 import trio
 
 from trio_serve.actors import Actor, Envelope, Mailbox, MailboxClosed, MailboxFull
-from trio_serve.grpc.call import CallEnded, CancelReason, Dispatch, ServerCall
+from trio_serve.grpc.call import ServerCall
+from trio_serve.grpc.call_ended import CallEnded, CancelReason
 from trio_serve.grpc.deadline import current_deadline
 from trio_serve.grpc.ending import Ending, ending_of, is_expected
 from trio_serve.grpc.interceptors import Run
+from trio_serve.grpc.registration import Dispatch
 from trio_serve.wire.grpc import Status
 
 logger = logging.getLogger("trio_serve.grpc")

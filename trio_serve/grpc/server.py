@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trio_serve.grpc.call import IGNORED, Dispatch, OnEnd, Registration, ServerCall, TrailingMetadata
+from trio_serve.grpc.answering import IGNORED
+from trio_serve.grpc.call import ServerCall
 from trio_serve.grpc.counters import MethodCounters, ServerCounters
 from trio_serve.grpc.handlers import runner_of
 from trio_serve.grpc.handling import Handlers
 from trio_serve.grpc.interceptors import Interceptor, compose
 from trio_serve.grpc.methods import Method, methods_from, methods_of_generic_handler, methods_of_handlers
+from trio_serve.grpc.registration import Dispatch, OnEnd, Registration, TrailingMetadata
 from trio_serve.transport.alarms import Alarms
 from trio_serve.transport.byte_stream import ByteStream
 from trio_serve.transport.connection import ConnectionOptions, Http2Connection
@@ -382,6 +384,8 @@ class Server:
         if head.timeout_s is not None and head.timeout_s < timeout_s:
             timeout_s = head.timeout_s
         call = ServerCall(connection, stream, registration, head, timeout_s)
+        if timeout_s != math.inf:
+            connection.alarms.deadlines.watch(call, timeout_s)
         stream.receiver = call
         if registration.streams_requests:
             if end_stream:

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 import attrs
 import trio
 
-from trio_serve.grpc.call import IGNORED
+from trio_serve.grpc.answering import IGNORED
 from trio_serve.grpc.server import Server
 from trio_serve.transport.byte_stream import ByteStream
 from trio_serve.transport.connection import Http2Connection

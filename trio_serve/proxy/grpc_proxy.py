@@ -19,6 +19,7 @@ from typing import Any
 import trio
 
 from trio_serve.grpc.call import ServerCall
+from trio_serve.grpc.call_facts import CallFacts
 from trio_serve.grpc.methods import Method, methods_of_service
 from trio_serve.grpc.server import Server
 from trio_serve.grpc.standard import SERVE_API
@@ -133,7 +134,7 @@ class GrpcProxy:
 
     # What is counted and logged of each call.
 
-    def _ended(self, call: ServerCall, status: int, seconds: float) -> None:
+    def _ended(self, call: CallFacts, status: int, seconds: float) -> None:
         reply: GrpcReply | None = call.context
         counters = None if reply is None else reply.counters
         if counters is None:  # it never found an application, whose name then is anybody's invention
@@ -174,7 +175,7 @@ def _not_found(application: str) -> str:
     return f"Application metadata not set. {_PING}"
 
 
-def _request_id_metadata(call: ServerCall) -> Metadata:
+def _request_id_metadata(call: CallFacts) -> Metadata:
     """The trailing metadata of a call that the server answers itself, before or instead of a deployment."""
     reply: GrpcReply | None = call.context
     if reply is not None:

@@ -20,7 +20,8 @@ import trio
 from grpclib.exceptions import GRPCError
 
 from trio_serve.actors import ActorStopped, CallCancelled, DeadlinePassed, Envelope
-from trio_serve.grpc.call import CancelReason, ServerCall
+from trio_serve.grpc.call import ServerCall
+from trio_serve.grpc.call_ended import CancelReason
 from trio_serve.grpc.ending import AbortError, Ending, ending_of, is_expected
 from trio_serve.proxy.counters import RouteCounters
 from trio_serve.proxy.grpc_context import RayServegRPCContext
