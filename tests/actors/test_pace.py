@@ -36,11 +36,16 @@ def test_the_wait_is_the_mean_gap_for_each_that_is_before_me_and_for_me() -> Non
     assert pace.expected_wait_s(9, 0.1 * (TAKES_NEEDED + 1)) == pytest.approx(1.0)
 
 
-def test_few_takes_tell_nothing_but_to_those_who_ask_for_a_guess() -> None:
+def test_few_takes_make_no_more_than_a_guess() -> None:
     pace = after_takes(TAKES_NEEDED - 1, 10.0)
+    assert not pace.is_known
+    assert pace.expected_wait_s(9, 10.0 * TAKES_NEEDED) == pytest.approx(100.0)
 
+    pace.taken(10.0 * TAKES_NEEDED)
+    assert pace.is_known
+    pace.emptied(10.0 * TAKES_NEEDED)
+    assert not pace.is_known
     assert pace.expected_wait_s(1000, 1e6) == 0.0
-    assert pace.expected_wait_s(9, 10.0 * TAKES_NEEDED, takes_needed=0) == pytest.approx(100.0)
 
 
 def test_a_standstill_shows() -> None:
@@ -101,7 +106,7 @@ def test_the_time_when_nobody_served_tells_nothing() -> None:
 
     assert pace.stood_s(100.5) == pytest.approx(0.5)
     pace.taken(100.5)
-    assert pace.expected_wait_s(1, 101.0, takes_needed=0) == pytest.approx(1.0)
+    assert pace.expected_wait_s(1, 101.0) == pytest.approx(1.0)
 
 
 async def test_a_mailbox_that_was_empty_knows_nothing_of_its_next_busy_time() -> None:

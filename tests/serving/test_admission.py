@@ -191,3 +191,23 @@ def test_the_wait_that_is_allowed_falls_from_half_to_a_twenty_fifth() -> None:
     assert most_waiting(3.0, 0.1) == pytest.approx(4, abs=1)  # no queue is too long that takes 40 ms
     assert most_waiting(OVERLOAD, 1.0, slots=20) == 20
     assert most_waiting(OVERLOAD, 1.0, slots=100) == pytest.approx(50, abs=1)
+
+
+def test_many_refusals_have_their_text_in_common() -> None:
+    """So that it is encoded, and sent, once a connection; the estimate itself differs each time."""
+    served = serve(chance(5 / WORK_S, 60, seed=1))
+    texts = {why for at, why in served.refusals if at > ONSET_S}
+
+    assert len(texts) <= 5
+    assert "Its wait would be about 0.04 s, in a queue that does not go away." in texts
+
+
+def test_a_long_wait_is_told_in_whole_seconds() -> None:
+    pace = Pace()
+    pace.filled(0.0)
+    for k in range(8):
+        pace.taken(3.0 * (k + 1))
+
+    assert why_not(pace, 3, 1, 20.0, 27.0) == (
+        "Its wait would be about 12 s, too long with 20 s left to its deadline."
+    )

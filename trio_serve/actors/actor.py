@@ -90,8 +90,9 @@ class Actor:
 
     def pull(self) -> None:
         """Take from the mailbox as long as there is room."""
-        while self.mailbox and self._may_hire():
-            envelope = self.mailbox.take_nowait()
+        mailbox = self.mailbox
+        while mailbox.waiting and self._may_hire():
+            envelope = mailbox.take_nowait()
             if envelope is None:
                 return
             if self._idle:

@@ -72,16 +72,17 @@ class Mailbox:
 
     def take_nowait(self) -> Envelope | None:
         """The oldest envelope still worth serving, or None."""
+        now = trio.current_time()
         if self._deadlines:
-            self.drop_expired()
+            self._drop_expired(now)
         if not self.waiting:
             return None
         envelope, _ = self.waiting.popitem(last=False)
         envelope.queue = None
         if self.waiting:
-            self.pace.taken(trio.current_time())
+            self.pace.taken(now)
         else:
-            self.pace.emptied(trio.current_time())
+            self.pace.emptied(now)
         return envelope
 
     def remove(self, envelope: Envelope) -> None:
@@ -108,8 +109,10 @@ class Mailbox:
 
     def drop_expired(self) -> None:
         """Answer each waiting envelope whose deadline has passed."""
+        self._drop_expired(trio.current_time())
+
+    def _drop_expired(self, now: float) -> None:
         deadlines = self._deadlines
-        now = trio.current_time()
         while deadlines and (deadlines[0][0] <= now or deadlines[0][2].queue is not self):
             deadline, _, envelope = heapq.heappop(deadlines)
             if envelope.queue is self and deadline <= now:

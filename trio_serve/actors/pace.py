@@ -60,12 +60,15 @@ class Pace:
         self._changed_at = now
         self._marks.clear()
 
-    def expected_wait_s(self, waiting: int, now: float, takes_needed: int = TAKES_NEEDED) -> float:
-        """How long one that comes behind ``waiting`` others will wait; 0 before so many takes are known."""
+    @property
+    def is_known(self) -> bool:
+        """Whether `expected_wait_s` has seen enough to be more than a guess."""
+        return len(self._marks) > TAKES_NEEDED
+
+    def expected_wait_s(self, waiting: int, now: float) -> float:
+        """How long one that comes behind ``waiting`` others will wait; 0 while there is no queue."""
         marks = self._marks
-        if len(marks) <= takes_needed:
-            return 0.0
-        return (now - marks[0]) / len(marks) * (waiting + 1)
+        return (now - marks[0]) / len(marks) * (waiting + 1) if marks else 0.0
 
     def stood_s(self, now: float) -> float:
         """For how long there has been a queue, up to ``STOOD_MAX_S``."""

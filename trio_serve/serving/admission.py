@@ -43,13 +43,19 @@ def why_not(pace: Pace, waiting: int, slots: int, left_s: float, now: float) -> 
     As many may wait as there are ``slots`` to serve them, where that is in time: so that none stands idle.
     """
     wait_s = pace.expected_wait_s(waiting, now)
-    if wait_s > WAIT_SHARE_MAX * left_s:
-        return f"Its wait would be about {wait_s:.2g} s, too long with {left_s:.2g} s left to its deadline."
+    if wait_s > WAIT_SHARE_MAX * left_s and pace.is_known:
+        return (
+            f"Its wait would be about {_about(wait_s)} s, too long with {left_s:.2g} s left to its deadline."
+        )
     stood = pace.stood_s(now) / max(left_s, BURST_S_MIN)
     if stood <= BURST or waiting < slots:
         return ""
-    wait_s = pace.expected_wait_s(waiting, now, takes_needed=0)  # a guess is better than none by now
     share = max(WAIT_SHARE_MIN, WAIT_SHARE_MAX * (OVERLOAD - stood) / (OVERLOAD - BURST))
-    if wait_s <= max(share * left_s, WAIT_S_MIN):
+    if wait_s <= max(share * left_s, WAIT_S_MIN):  # a guess is better than none by now
         return ""
-    return f"Its wait would be about {wait_s:.2g} s, in a queue that does not go away."
+    return f"Its wait would be about {_about(wait_s)} s, in a queue that does not go away."
+
+
+def _about(seconds: float) -> str:
+    """To one digit: a text that many refusals have in common is encoded once."""
+    return f"{seconds:.1g}" if seconds < 9.5 else f"{seconds:.0f}"

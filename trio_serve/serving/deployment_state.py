@@ -80,6 +80,18 @@ class DeploymentState:
 
     # -- calls -----------------------------------------------------------------------------------------
 
+    def refusal(self, deadline: float, now: float) -> BackPressureError | None:
+        """What `call` would refuse a call with, which then counts as refused; None when it would not.
+
+        For who has much to spare by asking before: there may be very many calls to refuse.
+        """
+        if not self.mailbox.waiting:
+            return None  # a replica may have room
+        error = self._refusal(deadline, now)
+        if error is not None:
+            self.routed += 1
+        return error
+
     def call(
         self,
         method: str,
@@ -100,13 +112,6 @@ class DeploymentState:
         Raises:
             MethodNotFound, BackPressureError, DeploymentUnavailable: at once; ``reply`` hears nothing then.
         """
-        if self.mailbox.waiting:
-            # Then no replica has room; a call that will be refused should cost nothing more than that.
-            try:
-                self._admit(deadline, trio.current_time())
-            except BackPressureError:
-                self.routed += 1
-                raise
         envelope = self.prepare(
             method, args, kwargs, request, reply, deadline, stream, None, contextvars.copy_context()
         )
@@ -157,25 +162,28 @@ class DeploymentState:
         if replica is not None and replica.actor.start(envelope):
             return
         envelope.message.queued_at = now = trio.current_time()
-        self._admit(envelope.deadline, now)
+        error = self._refusal(envelope.deadline, now)
+        if error is not None:
+            raise error
         self.mailbox.put_nowait(envelope)
         if not self.receiving and self.autoscaler is not None:
             self.autoscaler.wake()
 
-    def _admit(self, deadline: float, now: float) -> None:
-        """Refuse a call that the queue has no room for, or that should not wait there."""
+    def _refusal(self, deadline: float, now: float) -> BackPressureError | None:
+        """Why the queue has no room for a call, or the call should not wait there."""
         mailbox = self.mailbox
+        options = self.spec.options
         why = ""
         if not mailbox.full:
-            waiting = len(mailbox)
-            if not waiting or deadline == inf or not self.options.load_shedding:
-                return
-            slots = len(self.receiving) * self.options.max_ongoing_requests
+            waiting = len(mailbox.waiting)
+            if not waiting or deadline == inf or not options.load_shedding:
+                return None
+            slots = len(self.receiving) * options.max_ongoing_requests
             why = why_not(mailbox.pace, waiting, slots, deadline - now, now)
             if not why:
-                return
+                return None
         self.refused += 1
-        raise BackPressureError(len(mailbox), self.options.max_queued_requests, why)
+        return BackPressureError(len(mailbox.waiting), options.max_queued_requests, why)
 
     def _choose_for_model(self, model_id: str) -> Replica | None:
         # A replica tells of a model when it begins to load it; a second call may come sooner.

@@ -15,16 +15,13 @@ class BackPressureError(ServeError):
         self.num_queued_requests = num_queued_requests
         self.max_queued_requests = max_queued_requests
         self.why = why
-        super().__init__(self.message)
-
-    @property
-    def message(self) -> str:
-        """The text, which Ray Serve has under this name."""
         text = (
-            f"Request dropped due to backpressure (num_queued_requests={self.num_queued_requests}, "
-            f"max_queued_requests={self.max_queued_requests})."
+            f"Request dropped due to backpressure (num_queued_requests={num_queued_requests}, "
+            f"max_queued_requests={max_queued_requests})."
         )
-        return f"{text} {self.why}" if self.why else text
+        self.message = f"{text} {why}" if why else text
+        """The text, which Ray Serve has under this name."""
+        super().__init__(self.message)
 
 
 class DeploymentUnavailable(ServeError):
