@@ -269,27 +269,22 @@ class ScriptedServer:
 @functools.cache
 def generated() -> tuple[ModuleType, ModuleType, ModuleType]:
     """The modules of messages, of grpcio stubs and of grpclib stubs, fresh from their plugins."""
-    folder = tempfile.mkdtemp(prefix="helloworld")
     plugin = Path(sysconfig.get_path("scripts")) / "protoc-gen-grpclib_python"
-    outputs = [f"--{kind}_out={folder}" for kind in ("python", "grpc_python", "grpclib_python")]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "grpc_tools.protoc",
-            f"-I{PROTO.parent}",
-            f"--plugin=protoc-gen-grpclib_python={plugin}",
-            *outputs,
-            str(PROTO),
-        ],
-        check=True,
-    )
-    sys.path.insert(0, folder)
-    try:
-        names = ("helloworld_pb2", "helloworld_pb2_grpc", "helloworld_grpc")
-        modules = [importlib.import_module(name) for name in names]
-    finally:
-        sys.path.remove(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [f"--{kind}_out={folder}" for kind in ("python", "grpc_python", "grpclib_python")]
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO.parent}"),
+                *(f"--plugin=protoc-gen-grpclib_python={plugin}", *outputs, str(PROTO)),
+            ],
+            check=True,
+        )
+        sys.path.insert(0, folder)
+        try:
+            names = ("helloworld_pb2", "helloworld_pb2_grpc", "helloworld_grpc")
+            modules = [importlib.import_module(name) for name in names]
+        finally:
+            sys.path.remove(folder)
     return modules[0], modules[1], modules[2]
 
 
