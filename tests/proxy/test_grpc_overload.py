@@ -105,6 +105,36 @@ async def test_in_an_overload_the_refused_hear_of_it_between_two_computations(bu
         assert begun_too_late == []
 
 
+async def test_of_a_call_that_is_refused_not_even_the_message_is_parsed(busy: Any) -> None:
+    """What cannot be parsed is refused like the rest while there is no room, and told so when there is."""
+
+    @serve.deployment(max_ongoing_requests=1, max_queued_requests=1)
+    class Slow:
+        async def Do(self, work: Any) -> Any:
+            await trio.sleep(1)
+            return work
+
+    async with serving(Slow.bind(), services=[busy]) as service:
+        call = service.channel().unary_unary("/busy.Busy/Do", bytes, bytes)
+        statuses = collections.Counter[Status]()
+
+        async def send(message: bytes) -> None:
+            try:
+                await call(message)
+            except RpcError as error:
+                statuses[error.status] += 1
+
+        async with trio.open_nursery() as nursery:
+            for message in (b"", b"", b"\xff", b"\xff", b"\xff"):
+                nursery.start_soon(send, message)
+                await wait_all_tasks_blocked()
+        await send(b"\xff")
+
+        assert statuses == {Status.RESOURCE_EXHAUSTED: 3, Status.INVALID_ARGUMENT: 1}
+        (state,) = [app.ingress for app in service.instance.controller.applications.values()]
+        assert (state.routed, state.refused) == (5, 3)
+
+
 async def test_an_answered_call_is_no_work_for_the_garbage_collector(busy: Any) -> None:
     async with busy_service(busy, [], max_ongoing_requests=1, max_queued_requests=1) as service:
         load = Load(service.channel(), busy)

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 import trio_serve as serve
+from trio_serve.grpc import RpcError, Status
 from trio_serve.grpc.protos import load_protos
 from trio_serve.serving.traffic_split import TrafficSplit
 from trio_serve.testing import Service, serving
@@ -121,6 +122,36 @@ async def test_a_shadow_has_a_message_and_a_context_of_its_own() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert seen == [("hi", "next", None)]
         assert split_of(service).shadows.succeeded == 1
+
+
+async def test_a_call_that_is_refused_is_not_copied() -> None:
+    """There is nothing to copy: of a refused call not even the message is read."""
+    seen = Seen()
+    async with versions(seen) as (service, client):
+
+        @serve.deployment(max_ongoing_requests=1, max_queued_requests=1)
+        class Stuck:
+            async def One(self, note: Any) -> Any:
+                await trio.sleep(1)
+                return note
+
+        await service.instance.run(Stuck.bind(), name="stuck", route_prefix=None)
+        await service.instance.shadow_traffic("stuck", "next", 1.0)
+        refused = 0
+
+        async def ask() -> None:
+            nonlocal refused
+            try:
+                await client.one(Note(text="hi"), metadata=[("application", "stuck")])
+            except RpcError as error:
+                refused += error.status is Status.RESOURCE_EXHAUSTED
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+
+        assert refused == 3
+        assert [text for text, *_ in seen] == ["hi", "hi"]
 
 
 async def test_streamed_replies_are_shadowed_and_streamed_requests_are_not() -> None:

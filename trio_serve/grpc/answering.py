@@ -174,15 +174,24 @@ class AnsweredCall(CallFacts):
             return False
         code = to_status(status)
         details = cut_in_the_middle(details, DETAILS_CHARACTERS_MAX)
-        outbox = self._outbox
-        wire = self.connection.wire
-        if outbox is None and code is not Status.OK:
-            fields = trailers_only(code, details, trailing_metadata, details_bin)
-            wire.send_headers(self.stream, fields, end_stream=True)
-        else:
-            fields = trailers(code, details, trailing_metadata, details_bin)
-            self._opened_outbox().send_headers()
-            wire.send_headers(self.stream, fields, end_stream=True)
+        if self._outbox is None and code is not Status.OK:
+            return self.refuse(code, trailers_only(code, details, trailing_metadata, details_bin))
+        fields = trailers(code, details, trailing_metadata, details_bin)
+        self._opened_outbox().send_headers()
+        self.connection.wire.send_headers(self.stream, fields, end_stream=True)
+        self.connection.answered()
+        self._end(code)
+        return True
+
+    def refuse(self, code: Status, fields: Fields, changing: Fields = ()) -> bool:
+        """As `finish`, for a call that was sent nothing and whose answer is encoded (`trailers_only`).
+
+        Where many calls have ``fields`` in common, and only ``changing``, which follows, is this one's own,
+        the answer costs a third.
+        """
+        if self.over:
+            return False
+        self.connection.wire.send_headers(self.stream, fields, True, changing)
         self.connection.answered()
         self._end(code)
         return True

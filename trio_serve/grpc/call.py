@@ -165,8 +165,17 @@ class ServerCall(AnsweredCall):
     def _begin(self, payload: bytes) -> None:
         registration = self.registration
         registration.counters.received += 1
-        self.request = self._parse(payload)
+        self.request = self._parse(payload) if registration.parses else payload
         registration.dispatch(self)
+
+    def parse_request(self) -> Any:
+        """The message of a unary request, for who registered the method with ``parses=False``.
+
+        Raises:
+            GRPCError: INVALID_ARGUMENT, it is none.
+        """
+        message = self.request = self._parse(self.request)
+        return message
 
     def _take_unary_request(self) -> Any:
         request, self.request = self.request, None

@@ -60,7 +60,7 @@ class CallFacts:
         self.stream = stream
         self.head = head
         self.request: Any = None
-        """The message of a unary request, parsed."""
+        """The message of a unary request; parsed, or to be parsed with `ServerCall.parse_request`."""
         self.context: Any = None
         """Whatever the one that handles this call keeps with it."""
         self.on_cancel: OnCancel | None = None

@@ -26,6 +26,7 @@ class Registration:
 
     ``trailing_metadata(call)`` is what leaves with a status that the server itself decides: for a passed
     deadline, or a request that cannot be read.  ``on_end(call, status number, seconds)`` hears of every end.
+    ``parses``: whether a unary request is parsed before it is dispatched.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Registration:
         "message_bytes_max",
         "method",
         "on_end",
+        "parses",
         "streams_replies",
         "streams_requests",
         "trailing_metadata",
@@ -47,11 +49,13 @@ class Registration:
         counters: MethodCounters,
         trailing_metadata: TrailingMetadata | None = None,
         on_end: OnEnd | None = None,
+        parses: bool = True,
     ) -> None:
         self.method = method
         self.dispatch = dispatch
         self.trailing_metadata = trailing_metadata
         self.on_end = on_end
+        self.parses = parses
         self.message_bytes_max = message_bytes_max
         self.counters = counters
         self.streams_requests: bool = method.cardinality.value.client_streaming

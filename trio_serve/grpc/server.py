@@ -158,12 +158,16 @@ class Server:
         dispatch: Dispatch | None = None,
         trailing_metadata: TrailingMetadata | None = None,
         on_end: OnEnd | None = None,
+        *,
+        parses: bool = True,
     ) -> None:
         """Serve ``method``; one that was registered under its path is replaced.
 
         ``dispatch(call)`` is called in the reader's turn, when a unary request is complete or a streaming
         call begins, and must not wait.  The default runs ``method.handler`` in a worker of the server's
-        own.  ``on_end(call, status number, seconds)`` is called when a call has its answer.
+        own.  ``on_end(call, status number, seconds)`` is called when a call has its answer.  With
+        ``parses=False`` a unary request is dispatched as bytes, for a ``dispatch`` that refuses calls and
+        lets those that it takes `ServerCall.parse_request`.
 
         Raises:
             ValueError: neither a handler nor ``dispatch``.
@@ -174,7 +178,7 @@ class Server:
         counters = self.method_counters.setdefault(method.path, MethodCounters())
         self.methods[method.path] = method
         self._registrations[method.path] = Registration(
-            method, dispatch, self.message_bytes_max, counters, trailing_metadata, on_end
+            method, dispatch, self.message_bytes_max, counters, trailing_metadata, on_end, parses
         )
         if self.health is not None and not method.service.startswith(STANDARD_SERVICES):
             from trio_serve.grpc.health import ServingStatus

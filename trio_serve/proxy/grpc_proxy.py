@@ -60,7 +60,7 @@ class GrpcProxy:
         self._expose_tracebacks = expose_tracebacks
         self._loop = trio.lowlevel.current_trio_token()
         for method in methods:
-            server.register(method, self._dispatch, _request_id_metadata, self._ended)
+            server.register(method, self._dispatch, _request_id_metadata, self._ended, parses=False)
         server.on_refusal = self._refused
         api = {"ListApplications": self._list_applications, "Healthz": self._healthz}
         for service in SERVE_API.services:
@@ -101,6 +101,10 @@ class GrpcProxy:
         split = record.traffic
         if split is not None:
             record = chosen_for(call, split) or record
+        refusal = record.ingress.refusal(call.deadline, call.connection.last_read)
+        if refusal is not None:
+            reply.refuse(refusal)
+            return
         request = RequestContext(reply.request_id, record.name, model_id, call.deadline, path)
         try:
             self._send(call, record.ingress, request, reply)
@@ -119,7 +123,7 @@ class GrpcProxy:
             reply.context = request.grpc_context = RayServegRPCContext(
                 call, request.application, request.request_id, request.multiplexed_model_id, self._loop
             )
-        message = gRPCInputStream(call, self._loop) if rpc.streams_requests else call.request
+        message = gRPCInputStream(call, self._loop) if rpc.streams_requests else call.parse_request()
         reply.envelope = envelope = ingress.call(
             name,
             (message,),

@@ -12,6 +12,7 @@
 Every answer has ``request_id`` first in its trailing metadata.
 """
 
+import functools
 import logging
 from collections.abc import Coroutine
 from typing import Any
@@ -32,11 +33,13 @@ from trio_serve.serving.errors import (
     MethodNotFound,
     WrongMethodKind,
 )
-from trio_serve.wire.grpc import Metadata, Status
+from trio_serve.wire.grpc import Fields, Metadata, Status, encode_metadata, trailers_only
 
 logger = logging.getLogger("trio_serve.proxy")
 
 PUSHBACK: Metadata = (("grpc-retry-pushback-ms", "100"),)
+_RESOURCE_EXHAUSTED = Status.RESOURCE_EXHAUSTED
+(_PUSHBACK_FIELD,) = encode_metadata(PUSHBACK)
 
 
 class GrpcReply:
@@ -96,6 +99,11 @@ class GrpcReply:
         trailing = self.trailing_metadata() + metadata
         self.call.finish(status, message, trailing, details_bin)
 
+    def refuse(self, error: BackPressureError) -> None:
+        """As `fail`, for a call of which nothing was made yet."""
+        own = (b"request_id", self.request_id.encode("ascii"))
+        self.call.refuse(_RESOURCE_EXHAUSTED, _refused_with(error.message), (own, _PUSHBACK_FIELD))
+
     def _succeed_as_set(self, value: Any) -> None:
         call, context = self.call, self.context
         code: object = Status.OK
@@ -144,3 +152,9 @@ class GrpcReply:
         if not self.expose_tracebacks:
             text = f"Internal error, request_id={self.request_id}."
         return Ending(Status.INTERNAL, text)
+
+
+@functools.lru_cache(maxsize=64)
+def _refused_with(text: str) -> Fields:
+    """The same fields, and not their like, for the same text: what is sent often is remembered by them."""
+    return trailers_only(Status.RESOURCE_EXHAUSTED, text)
