@@ -41,8 +41,9 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(generated_modules())
         go = stack.enter_context(golang.programs()) if golang.available() and not options.quick else None
-        servers = [server for server in roster(go) if not options.only or server.name in options.only]
-        run = Run(servers, cells.cells(go), options)
+        there = roster(go)
+        servers = [server for server in there if not options.only or server.name in options.only]
+        run = Run(servers, client_cells.opposite(there), cells.cells(go), options)
         say(f"# Speed and memory\n\n{_picture(options)}{_source(options)}.\n\n{_legend(go)}\n")
         for name in options.parts:
             title, part = PARTS[name]
@@ -58,6 +59,7 @@ class Run:
     """The parts of a run, each a table; two of them leave what is drawn."""
 
     chosen: list[Server]
+    opposite: Server
     cells: list[cells.Cell]
     options: argparse.Namespace
     bars: dict[str, list[float]] = attrs.field(factory=dict)
@@ -83,15 +85,14 @@ class Run:
         return table.servers_table(self.cells, _rows(medians))
 
     def clients(self) -> str:
-        """All call the last server of the roster, if that is grpc-go's."""
-        fastest = self.chosen[-1] if self.chosen[-1].name == "grpc-go" else self.chosen[0]
-        with client_cells.Opposite(fastest.command) as server:
+        """All call the same server, whichever were chosen."""
+        with client_cells.Opposite(self.opposite.command) as server:
             points = {
                 client.name: partial(client.measure, server.port, self.options.seconds)
                 for client in client_cells.clients()
             }
             medians = in_turn("clients", points, self.options.repeats)
-        return f"Calling {fastest.name}:\n\n{table.clients_table(medians)}"
+        return f"Calling {self.opposite.name}:\n\n{table.clients_table(medians)}"
 
     def http(self) -> str:
         """One that is not installed gets a row that says so."""

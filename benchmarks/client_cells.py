@@ -11,6 +11,7 @@ import attrs
 
 from benchmarks.cells import Measured
 from benchmarks.processes import LOAD_CORE, MEASURED_CORE, Process, python
+from benchmarks.servers.roster import Server
 
 
 @attrs.frozen
@@ -37,6 +38,15 @@ def clients() -> list[Client]:
         for name, program, arguments, needs in known
         if importlib.util.find_spec(needs)
     ]
+
+
+def opposite(servers: Sequence[Server]) -> Server:
+    """Which of the ``servers`` the clients call.
+
+    grpc-go's where it is there: one of ours, in Python too, would be as busy as our client, and the client's
+    rate would be the server's.
+    """
+    return next((server for server in servers if server.name == "grpc-go"), servers[0])
 
 
 class Opposite(Process):
