@@ -64,6 +64,24 @@ def build(args):
     return Greeter.bind(args["word"])
 """
 
+GREETER = """
+@serve.deployment(num_replicas=2)
+class Greeter:
+    def __init__(self, word):
+        self.word = word
+    async def __call__(self, request):
+        return f"{self.word} from version %s"
+"""
+
+
+def greeter(version: int, *lines: str) -> str:
+    """A script that connects, has a class of its own, and does what the ``lines`` say."""
+    return "\n".join(("serve.start(detached=True)", GREETER % version, *lines))
+
+
+def running_as(*names: str) -> list[str]:
+    return [f"serve.run(Greeter.bind('hi'), name='{name}', route_prefix='/{name}')" for name in names]
+
 
 class Running:
     """An instance: ``addresses`` by name, and its process."""

@@ -6,12 +6,11 @@ import pathlib
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
 import yaml
 
-from tests.instance.detached_instance import Machine, Running, a_machine, wait_until
+from tests.instance.detached_instance import Machine, Running, wait_until
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.real_clock
@@ -21,12 +20,6 @@ applications:
   - {name: one, import_path: "shop:build", args: {word: %s}, route_prefix: /one}
   - {name: two, import_path: "shop:app", route_prefix: /two}
 """
-
-
-@pytest.fixture
-def machine(tmp_path: pathlib.Path) -> Iterator[Machine]:
-    with a_machine(tmp_path) as machine:
-        yield machine
 
 
 # -- a session ---------------------------------------------------------------------------------------------

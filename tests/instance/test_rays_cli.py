@@ -8,16 +8,14 @@ where ``TRIO_SERVE_RAY_CLI`` names it, or a `serve` of Ray's is on the PATH.
 import http.client
 import json
 import os
-import pathlib
 import shutil
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.instance.detached_instance import Machine, Running, a_machine, wait_until
+from tests.instance.detached_instance import Machine, Running, wait_until
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.real_clock
@@ -33,12 +31,6 @@ applications:
     route_prefix: /two
     deployments: [{name: Greeter, num_replicas: 1, ray_actor_options: {num_cpus: 0.1}}]
 """
-
-
-@pytest.fixture
-def machine(tmp_path: pathlib.Path) -> Iterator[Machine]:
-    with a_machine(tmp_path) as machine:
-        yield machine
 
 
 # -- as recorded -------------------------------------------------------------------------------------------
