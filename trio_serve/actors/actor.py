@@ -57,6 +57,7 @@ class Actor:
         """For ``serve``, which tells what took long; while it runs."""
         self._idle: list[_Worker] = []
         self._home = contextvars.Context()
+        self._now: Callable[[], float] = trio.current_time
         self._nursery: trio.Nursery | None = None
         self._became_idle = trio.Event()
         self._stop = trio.Event()
@@ -146,6 +147,7 @@ class Actor:
                 nursery.
         """
         self.turns = turns_of_this_run()
+        self._now = trio.lowlevel.current_clock().current_time  # the same time in a third of the steps
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -251,7 +253,7 @@ class _Worker:
                             await self.actor.turns.give_way()
                         envelope = self.envelope
                         assert envelope is not None
-                        if envelope.start(self.scope):
+                        if envelope.start(self.scope, self.actor._now):
                             self.task.custom_sleep_data = self.actor.turns
                             envelope.done(await self.actor.serve(envelope))
                         if envelope.deadline != inf:

@@ -21,6 +21,7 @@ outlives its parent.  Knows nothing of protocols, deployments or threads.
 
 import contextvars
 import logging
+from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
 
@@ -198,15 +199,16 @@ class Envelope:
 
     # -- the work --------------------------------------------------------------------------------------
 
-    def start(self, scope: trio.CancelScope) -> bool:
+    def start(self, scope: trio.CancelScope, now: Callable[[], float] = trio.current_time) -> bool:
         """Begin the work inside ``scope``; False when there is no longer any point in it.
 
-        Arms the scope's deadline, so that the work sees it as any Trio code does.
+        Arms the scope's deadline, so that the work sees it as any Trio code does.  ``now`` tells Trio's time,
+        for whoever has a shorter way to it.
         """
         if self.answered:
             return False
         if self.deadline != inf:
-            if trio.current_time() >= self.deadline:
+            if now() >= self.deadline:
                 self.cancel(DeadlinePassed("the deadline passed before the work began"))
                 return False
             if self.watched:

@@ -255,9 +255,8 @@ class AnsweredCall(CallFacts):
         return self._outbox
 
     def _serialize(self, message: Any) -> bytes:
-        method = self.registration.method
         try:
-            return method.serialize(message)
+            return self.registration.serialize(message)
         except Exception as error:
             raise GRPCError(Status.INTERNAL, str(error)) from error
 

@@ -184,11 +184,10 @@ class ServerCall(AnsweredCall):
         return request
 
     def _parse(self, payload: bytes) -> Any:
-        method = self.registration.method
         try:
-            return method.deserialize(payload)
+            return self.registration.deserialize(payload)
         except Exception as error:
-            name = getattr(method.request_type, "DESCRIPTOR", None)
+            name = getattr(self.method.request_type, "DESCRIPTOR", None)
             wanted = name.full_name if name is not None else "what the method declares"
             raise GRPCError(
                 Status.INVALID_ARGUMENT,

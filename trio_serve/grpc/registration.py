@@ -31,11 +31,13 @@ class Registration:
 
     __slots__ = (
         "counters",
+        "deserialize",
         "dispatch",
         "message_bytes_max",
         "method",
         "on_end",
         "parses",
+        "serialize",
         "streams_replies",
         "streams_requests",
         "trailing_metadata",
@@ -52,6 +54,8 @@ class Registration:
         parses: bool = True,
     ) -> None:
         self.method = method
+        self.deserialize = method.deserialize
+        self.serialize = method.serialize
         self.dispatch = dispatch
         self.trailing_metadata = trailing_metadata
         self.on_end = on_end

@@ -80,13 +80,13 @@ class GrpcProxy:
     def _dispatch(self, call: ServerCall) -> None:
         application = request_id = model_id = ""
         head = call.head
-        for key, value in head.metadata:
-            if key == "application":
-                application = str(value)
-            elif key == "request_id":
-                request_id = str(value)
-            elif key == "multiplexed_model_id":
-                model_id = str(value)
+        for name, value in head.extra:
+            if name == b"application":
+                application = value.decode()
+            elif name == b"request_id":
+                request_id = value.decode()
+            elif name == b"multiplexed_model_id":
+                model_id = value.decode()
         applications = self._applications
         if not application and len(applications) == 1:
             (application,) = applications
@@ -124,14 +124,9 @@ class GrpcProxy:
                 call, request.application, request.request_id, request.multiplexed_model_id, self._loop
             )
         message = gRPCInputStream(call, self._loop) if rpc.streams_requests else call.parse_request()
+        # By position: with names, the interpreter cannot step straight into the function.
         reply.envelope = envelope = ingress.call(
-            name,
-            (message,),
-            _NO_KWARGS,
-            request=request,
-            reply=reply,
-            deadline=call.deadline,
-            stream=rpc.streams_replies,
+            name, (message,), _NO_KWARGS, request, reply, call.deadline, rpc.streams_replies
         )
         envelope.watched = True  # by the server, which calls this at the deadline, too
         call.on_cancel = reply

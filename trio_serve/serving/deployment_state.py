@@ -97,7 +97,6 @@ class DeploymentState:
         method: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        *,
         request: RequestContext,
         reply: Reply,
         deadline: float = inf,

@@ -36,7 +36,9 @@ def read(fields: Fields) -> RequestHead:
 def test_what_a_client_builds_a_server_reads() -> None:
     fields = build_request_fields(PREFIX, 1.5, encode_metadata([("application", "app1"), ("k-bin", b"\x00")]))
 
-    assert read(fields) == RequestHead(
+    head = read(fields)
+
+    assert head == RequestHead(
         http_method="POST",
         path="/pkg.Greeter/SayHello",
         authority="example.org:9000",
@@ -44,9 +46,18 @@ def test_what_a_client_builds_a_server_reads() -> None:
         timeout_s=1.5,
         encoding="identity",
         accept_encoding=("identity", "gzip", "deflate"),
-        metadata=(("user-agent", "tests/1"), ("application", "app1"), ("k-bin", b"\x00")),
+        extra=((b"user-agent", b"tests/1"), (b"application", b"app1"), (b"k-bin", b"AA")),
         problem=None,
     )
+    assert head.metadata == (("user-agent", "tests/1"), ("application", "app1"), ("k-bin", b"\x00"))
+
+
+@pytest.mark.parametrize("bad", [(b"k", b"\xff"), (b"k-bin", b"!"), (b"k-bin", b"A"), (b"k", b"a\tb")])
+def test_a_field_that_cannot_be_decoded_is_refused_though_nobody_reads_it(bad: tuple[bytes, bytes]) -> None:
+    head = read((*PREFIX, (b"good", b"1"), bad))
+
+    assert isinstance(head.problem, GrpcRefusal)
+    assert head.metadata == (("user-agent", "tests/1"), ("good", "1"))  # it can be asked all the same
 
 
 def test_without_a_timeout_none_is_sent() -> None:

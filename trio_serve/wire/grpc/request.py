@@ -39,7 +39,8 @@ class RequestHead(NamedTuple):
     """What the header fields of one call say.  A value: it may be kept and shared between calls.
 
     ``problem`` is why the request cannot be served: with further fields it may go, as when they
-    bring the content-type; a ``bad_field`` stays.
+    bring the content-type; a ``bad_field`` stays.  ``extra`` are the application's own fields as they came:
+    most of them nobody reads, so that they are decoded when somebody asks for ``metadata``.
     """
 
     http_method: str = ""
@@ -49,9 +50,14 @@ class RequestHead(NamedTuple):
     encoding: str = "identity"
     accept_encoding: tuple[str, ...] = ()
     timeout_s: float | None = None
-    metadata: Metadata = ()
+    extra: Fields = ()
     bad_field: GrpcRefusal | None = None
     problem: HttpRefusal | GrpcRefusal | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """``extra``, decoded: ``(key, value)`` pairs, bytes under ``-bin`` keys."""
+        return decode_metadata(self.extra)
 
     def with_tail(self, tail: Fields) -> "RequestHead":
         """This head with further fields, as if all had been read at once."""
@@ -92,29 +98,29 @@ def read_request(block: FieldBlock) -> RequestHead:
 
 
 def _read(base: RequestHead, fields: Fields) -> RequestHead:
-    http_method, path, authority, content_type, encoding, accepts, timeout_s, metadata, bad, problem = base
-    lasting, extra = [], []
+    http_method, path, authority, content_type, encoding, accepts, timeout_s, extra, bad, problem = base
+    lasting, own = [], []
     for field in fields:
-        name = field[0]
-        if name == b"grpc-timeout":
-            try:
-                timeout_s = decode_timeout(field[1])
-            except ValueError as error:
-                bad = bad or GrpcRefusal(Status.INTERNAL, str(error))
-        elif name in _LASTING:
+        name, value = field
+        if name in _LASTING:
             lasting.append(field)
-        else:
-            extra.append(field)
-    if extra:
+            continue
         try:
-            metadata += decode_metadata(extra)
+            if name == b"grpc-timeout":
+                timeout_s = decode_timeout(value)
+            else:
+                if not value.isalnum() or name.endswith(b"-bin"):
+                    decode_metadata((field,))
+                own.append(field)
         except ValueError as error:
             bad = bad or GrpcRefusal(Status.INTERNAL, str(error))
+    if own:
+        extra += tuple(own)
     problem = problem or bad
     # The tuple's own constructor: what a NamedTuple puts before it takes as long as all of the above.
     head = _new(
         RequestHead,
-        (http_method, path, authority, content_type, encoding, accepts, timeout_s, metadata, bad, problem),
+        (http_method, path, authority, content_type, encoding, accepts, timeout_s, extra, bad, problem),
     )
     return _with_lasting(head, lasting) if lasting else head
 
