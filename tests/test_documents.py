@@ -1,5 +1,6 @@
 """The code of every document and example runs as it stands, used as a newcomer would; see `document`."""
 
+import collections
 import os
 import pathlib
 import re
@@ -39,9 +40,14 @@ def test_its_code_runs_as_it_stands(document: str) -> None:
 
 
 def anchors_of(path: pathlib.Path) -> set[str]:
-    """What a page's headings can be linked by, as GitHub makes it of their text."""
-    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """What a page's headings can be linked by, as GitHub makes it: the second of a name has a number."""
+    times: collections.Counter[str] = collections.Counter()
+    anchors = set()
+    for heading in re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE):
+        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        anchors.add(f"{anchor}-{times[anchor]}" if times[anchor] else anchor)
+        times[anchor] += 1
+    return anchors
 
 
 def test_the_readme_leads_to_every_page() -> None:

@@ -190,7 +190,7 @@ def blocking(body: str) -> "Iterator[subprocess.Popen[str]]":
         stderr=subprocess.PIPE,
         text=True,
     )
-    patience = threading.Timer(30, process.kill)
+    patience = threading.Timer(PATIENCE_S, process.kill)
     patience.start()
     try:
         read_until(process.stdout, "at work")
