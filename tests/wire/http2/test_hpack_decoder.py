@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_serve.wire.http2.header_tables import DynamicTable, HpackError
+from trio_serve.wire.http2.header_tables import HpackError
 from trio_serve.wire.http2.hpack_decoder import Decoder
 
 from .peer import integer, literal, string
@@ -157,20 +157,23 @@ def test_what_cannot_be_decoded_is_refused(octets: bytes) -> None:
 
 
 def test_an_entry_larger_than_the_table_empties_it_and_is_not_kept() -> None:
-    table = DynamicTable(100)
-    table.insert((b"a", b"b"))
+    decoder = Decoder()
+    decoder.table.resize(100)
+    decoder.decode(literal(b"a", b"b", 0x40), 0, ENOUGH)
 
-    table.insert((b"a", b"b" * 68))
+    decoder.decode(literal(b"a", b"b" * 68, 0x40), 0, ENOUGH)
 
-    assert table.entries == []
-    assert table.size == 0
+    assert decoder.table.entries == []
+    assert decoder.table.size == 0
 
 
 def test_an_entry_that_fills_the_table_exactly_is_kept() -> None:
-    table = DynamicTable(100)
-    table.insert((b"a", b"b" * 67))
+    decoder = Decoder()
+    decoder.table.resize(100)
+    decoder.decode(literal(b"a", b"b" * 67, 0x40), 0, ENOUGH)
 
-    assert table.size == 100
+    assert decoder.table.entries == [(b"a", b"b" * 67)]
+    assert decoder.table.size == 100
 
 
 def test_a_name_may_come_from_the_entry_that_its_insertion_evicts() -> None:

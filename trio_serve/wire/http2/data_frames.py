@@ -35,7 +35,7 @@ def take_data(state: ConnectionState, stream_id: int, content: bytes, flow: int,
         _late_data(state, stream_id, flow, end_stream)
         return
     room = state.receive_room(stream)
-    stream.unacknowledged += flow
+    stream.received += flow
     if flow > room:
         text = f"DATA of {flow} octets in a stream window of {room}"
         raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, text)
@@ -70,6 +70,7 @@ def _window_of(state: ConnectionState, stream: Stream) -> ReceiveWindow:
         limits = state.limits
         window = ReceiveWindow(limits.stream_window_bytes, limits.stream_window_bytes_max)
         window.available = state.receive_room(stream)
+        window.consumed = stream.consumed
         stream.receive_window = window
     return window
 
@@ -102,10 +103,12 @@ def acknowledge(state: ConnectionState, stream: Stream, size: int) -> None:
         return
     state.give_back(size)
     if stream.state in AFTER_RECEIVED_END:
-        increment = _window_of(state, stream).give_back(size)
-        if increment:
-            state.queue(window_update_frame(stream.id, increment))
-    stream.unacknowledged -= size
+        half_consumed = 2 * (stream.consumed + size) >= state.limits.stream_window_bytes
+        if half_consumed or stream.receive_window is not None:
+            increment = _window_of(state, stream).give_back(size)
+            if increment:
+                state.queue(window_update_frame(stream.id, increment))
+    stream.consumed += size
 
 
 def lend_window(state: ConnectionState, stream: Stream, size: int) -> None:

@@ -16,7 +16,6 @@ Knows nothing of streams.
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from functools import lru_cache
 from typing import TypeVar
@@ -27,8 +26,9 @@ from .hpack_decoder import FIRST_DYNAMIC, ONE_OCTET_INDICES, Decoder
 from .limits import Limits
 
 _Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
-_indexed_run = re.compile(rb"[\x81-\xfe]*").match
+_INDEXED_OCTETS = bytes(range(0x81, 0xFF))
 _MEMO_BLOCK_BYTES = 512  # a longer block is rarely a repeated one, and would be held for nothing
 
 
@@ -102,7 +102,7 @@ class SectionReader:
         self._changes = 0  # the decoder's, up to which ``known`` holds
         self._forget_at = 0  # and those at which ``_prefixes`` holds no more
         self.known: dict[bytes, FieldBlock] = {}
-        self._prefixes: dict[bytes, FieldBlock] = {}
+        self._prefixes: dict[bytes, tuple[FieldBlock, int]] = {}  # and the number of its oldest entry
         self._contents: dict[Fields, FieldBlock] = {}
 
     def read(self, block: bytes) -> FieldBlock:
@@ -113,13 +113,14 @@ class SectionReader:
             Malformed, OverSize: the stream cannot; the decoder is in step.
         """
         changes = self._decoder.changes
-        if self._changes != changes:
+        if self._changes == changes:
+            known = self.known.get(block)
+            if known is not None:
+                return known
+        else:
             self._changes = changes
             self.known.clear()
-        known = self.known.get(block)
-        if known is not None:
-            return known
-        octets = _indexed_run(block).group()  # type: ignore[union-attr]  # no octets at all match, too
+        octets = block[: len(block) - len(block.lstrip(_INDEXED_OCTETS))]
         prefix = self._prefix(octets) if octets and self._memo_blocks else None
         if prefix is None:
             found = self._read_anew(block)
@@ -137,12 +138,16 @@ class SectionReader:
             self._forget_at = changes + ONE_OCTET_INDICES
             self._prefixes.clear()
         numbers = octets.translate(_numbers(changes % (2 * ONE_OCTET_INDICES)))
-        prefix = self._prefixes.get(numbers)
-        if prefix is None or max(octets) - FIRST_DYNAMIC >= len(decoder.table.entries) or decoder.update_due:
-            prefix = self._prefix_by_content(octets)
-            if prefix is not None:
-                _remember(self._prefixes, numbers, prefix, self._memo_blocks)
-        return prefix
+        known = self._prefixes.get(numbers)
+        if known is not None:
+            prefix, oldest = known
+            if changes - oldest < len(decoder.table.entries):
+                return prefix
+        found = self._prefix_by_content(octets)
+        if found is not None:
+            oldest = changes - (max(octets) - FIRST_DYNAMIC)
+            _remember(self._prefixes, numbers, (found, oldest), self._memo_blocks)
+        return found
 
     def _prefix_by_content(self, octets: bytes) -> FieldBlock | None:
         if self._decoder.update_due:
@@ -205,8 +210,7 @@ def _numbers(changes: int) -> bytes:
     return bytes(table)
 
 
-def _remember(memo: dict[_Key, FieldBlock], key: _Key, block: FieldBlock, bound: int) -> FieldBlock:
+def _remember(memo: dict[_Key, _Value], key: _Key, value: _Value, bound: int) -> None:
     if len(memo) >= bound:
         memo.clear()
-    memo[key] = block
-    return block
+    memo[key] = value

@@ -97,7 +97,7 @@ class HpackError(ValueError):
 
 
 class DynamicTable:
-    """Entries in order of insertion, the oldest evicted first."""
+    """Entries in order of insertion, the oldest evicted first.  Whoever adds one adds its size, too."""
 
     __slots__ = ("entries", "size", "size_max")
 
@@ -106,23 +106,12 @@ class DynamicTable:
         self.size = 0
         self.size_max = size_max
 
-    def insert(self, field: Field) -> None:
-        """Add ``field``; one larger than the whole table empties it and is not kept (section 4.4)."""
-        self.entries.append(field)
-        self.size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
-        if self.size > self.size_max:
-            self._evict()
-
     def resize(self, size_max: int) -> None:
         self.size_max = size_max
-        self._evict()
+        self.evict()
 
-    def _evict(self) -> None:
-        entries, size, size_max = self.entries, self.size, self.size_max
-        evicted = 0
-        while size > size_max:
-            name, value = entries[evicted]
-            size -= len(name) + len(value) + ENTRY_OVERHEAD
-            evicted += 1
-        del entries[:evicted]
-        self.size = size
+    def evict(self) -> None:
+        """Make the table fit; an entry larger than all of it empties it and is not kept (section 4.4)."""
+        while self.size > self.size_max:
+            name, value = self.entries.pop(0)
+            self.size -= len(name) + len(value) + ENTRY_OVERHEAD

@@ -29,8 +29,6 @@ from .huffman import decode as huffman_decode
 FIRST_DYNAMIC = 0x80 + STATIC_COUNT + 1
 ONE_OCTET_INDICES = 0xFF - FIRST_DYNAMIC
 
-# How large an index a field's first octet holds, by its upper half; 0: it is a table size update.
-_INDEX_MAX = (*[0x0F] * 2, *[0] * 2, *[0x3F] * 4, *[0x7F] * 8)
 _INTEGER_SHIFT_MAX = 28  # five octets more: enough for 2^32, and no block may be longer
 
 
@@ -87,53 +85,75 @@ class Decoder:
         try:
             if not position:
                 position = self._size_updates(block)
+            table = self.table
+            entries = table.entries
+            last = STATIC_COUNT + len(entries)
             fields: list[Field] = []
             size = 0
             end = len(block)
-            entries = self.table.entries
             while position < end:
                 octet = block[position]
                 position += 1
-                index_max = _INDEX_MAX[octet >> 4]
+                if octet >= 0x80:
+                    index = octet & 0x7F
+                    if index == 0x7F:
+                        index, position = _integer(block, position, index)
+                    field = (
+                        entries[STATIC_COUNT - index] if STATIC_COUNT < index <= last else self.field(index)
+                    )
+                    name, value = field
+                    size += len(name) + len(value) + ENTRY_OVERHEAD
+                    if size <= list_bytes_max:
+                        fields.append(field)
+                    continue
+                if octet >= 0x40:
+                    index_max = 0x3F
+                elif octet < 0x20:
+                    index_max = 0x0F
+                else:
+                    raise HpackError("a table size update after the first field of a block")
                 index = octet & index_max
+                # What follows reads in place what nearly all there is looks like: an index of two octets
+                # at most, a plain name, strings of less than 127 octets.
                 if index == index_max:
-                    if not index_max:
-                        raise HpackError("a table size update after the first field of a block")
-                    index += block[position]  # one octet more is mostly all there is
-                    position += 1
-                    if index >= index_max + 0x80:
-                        index, position = _integer(block, position - 1, index_max)
-                if index or octet & 0x80:
-                    past = index - STATIC_COUNT
-                    field = entries[-past] if 0 < past <= len(entries) else self.field(index)
-                if octet < 0x80:
-                    if index:
-                        name = field[0]
+                    more = block[position]
+                    if more < 0x80:
+                        index += more
+                        position += 1
                     else:
-                        # A short plain string, which nearly every one is, is read in place.
-                        length = block[position]
-                        stop = position + 1 + length
-                        if length < 0x7F and stop < end:
-                            name = block[position + 1 : stop]
-                            position = stop
-                        else:
-                            name, position = _string(block, position)
-                    length = block[position]
-                    stop = position + 1 + (length & 0x7F)
-                    if length & 0x7F == 0x7F or stop > end:
-                        value, position = _string(block, position)
-                    else:
-                        value = block[position + 1 : stop]
+                        index, position = _integer(block, position, index)
+                if STATIC_COUNT < index <= last:
+                    name = entries[STATIC_COUNT - index][0]
+                elif index:
+                    name = self.field(index)[0]
+                else:
+                    stop = position + 1 + block[position]
+                    if block[position] < 0x7F and stop < end:
+                        name = block[position + 1 : stop]
                         position = stop
-                        if length & 0x80:
-                            value = huffman_decode(value)
-                    field = (name, value)
-                    if octet & 0x40:
-                        self.table.insert(field)
-                        self.changes += 1
-                size += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
+                    else:
+                        name, position = _string(block, position)
+                length = block[position]
+                stop = position + 1 + (length & 0x7F)
+                if length & 0x7F == 0x7F or stop > end:
+                    value, position = _string(block, position)
+                else:
+                    value = block[position + 1 : stop]
+                    position = stop
+                    if length >= 0x80:
+                        value = huffman_decode(value)
+                field = (name, value)
+                entry_bytes = len(name) + len(value) + ENTRY_OVERHEAD
+                size += entry_bytes
                 if size <= list_bytes_max:
                     fields.append(field)
+                if octet >= 0x40:
+                    self.changes += 1
+                    entries.append(field)
+                    table.size += entry_bytes
+                    if table.size > table.size_max:
+                        table.evict()
+                    last = STATIC_COUNT + len(entries)
             return fields, size
         except IndexError:
             raise HpackError("the field block ends inside a field") from None

@@ -56,15 +56,23 @@ class HuffmanError(HpackError):
 
 
 _Row = list[Any]
-"""256 cells, None until they are met, and then the bits left over, with their number.
+"""256 cells, None until they are met; then the bits left over, with their number, and whether they may
+end a string: as padding they are the first bits of EOS, fewer than eight.
 
     cell   (the row after it, the symbols that it completes)
 """
 _LEFT_OVER = 256
+_MAY_END = 257
+
+
+def _meet(data: bytes) -> None:
+    """Make the cells that ``data`` needs."""
+    row = _START
+    for octet in data:
+        row = (row[octet] or _cell(row, octet))[0]
 
 
 def _cell(row: _Row, octet: int) -> tuple[_Row, bytes]:
-    """Make the cell of ``octet`` in ``row``."""
     bits, length = row[_LEFT_OVER]
     symbols = bytearray()
     for shift in range(7, -1, -1):
@@ -95,7 +103,9 @@ def _codes() -> dict[tuple[int, int], int]:
 def _row(bits: int, length: int) -> _Row:
     row = _ROWS.get((length, bits))
     if row is None:
-        row = _ROWS[length, bits] = [None] * 256 + [(bits, length)]
+        row = [None] * 256
+        row += ((bits, length), length <= 7 and bits == (1 << length) - 1)
+        _ROWS[length, bits] = row
     return row
 
 
@@ -112,10 +122,13 @@ def decode(data: bytes) -> bytes:
     """
     row = _START
     symbols = []
-    for octet in data:
-        row, completed = row[octet] or _cell(row, octet)
-        symbols.append(completed)
-    bits, length = row[_LEFT_OVER]
-    if length > 7 or bits != (1 << length) - 1:
+    try:
+        for octet in data:
+            row, completed = row[octet]
+            symbols.append(completed)
+    except TypeError:  # a cell that nobody has met
+        _meet(data)
+        return decode(data)
+    if not row[_MAY_END]:
         raise HuffmanError("the padding of a Huffman string is not the first bits of EOS")
     return b"".join(symbols)

@@ -168,14 +168,16 @@ def send_reply(
         or size > state.send_window.available
         or size > (peer.initial_window if window is None else window.available)
         or size > peer.frame_bytes_max
-        or _is_too_large(state, headers)
-        or _is_too_large(state, trailers)
     ):
         _send_reply_in_parts(state, stream, headers, data, trailers + changing)
         return
     encoder = state.encoder
-    opening = encoder.known.get(headers) or encoder.encode(headers)
-    closing = encoder.known.get(trailers) or encoder.encode(trailers)
+    opening, closing = encoder.known.get(headers), encoder.known.get(trailers)
+    if opening is None or closing is None:
+        if _is_too_large(state, headers) or _is_too_large(state, trailers):
+            _send_reply_in_parts(state, stream, headers, data, trailers + changing)
+            return
+        opening, closing = encoder.encode(headers), encoder.encode(trailers)
     if changing:
         closing += encoder.encode_changing(changing)
     piece = reply_frames(stream.id, opening, data, closing, peer.frame_bytes_max)

@@ -196,8 +196,8 @@ class ConnectionState:
         window = stream.receive_window
         if window is not None:
             return window.available
-        # Nothing was given back yet, so all that its window has lost is what was received.
-        return self.limits.stream_window_bytes - stream.unacknowledged
+        # Nothing was announced yet, so all that its window has lost is what was received.
+        return self.limits.stream_window_bytes - stream.received
 
     def note_our_reset(self, stream_id: int) -> None:
         """We are about to reset ``stream_id``: what comes there from now on may have been under way."""
@@ -220,9 +220,9 @@ class ConnectionState:
             self.waiting.pop(stream.id, None)
             stream.queue = None
             stream.unsent = 0
-        size = stream.unacknowledged
+        size = stream.received - stream.consumed
         if size:
-            stream.unacknowledged = 0
+            stream.consumed = stream.received
             self.give_back(size)
         if ended is not None:
             stream.receiver.reset(ended)

@@ -44,22 +44,23 @@ class StreamReceiver(Protocol):
 class Stream:
     """One request and its response.
 
-    ``send_window`` is None as long as it stands at the initial size, and ``receive_window`` until something
-    is given back: most streams carry one message each way and never need a window of their own.
+    ``send_window`` is None as long as it stands at the initial size, and ``receive_window`` until half of it
+    is consumed: most streams carry a few messages each way and never need a window of their own.
     """
 
     __slots__ = (
         "bodiless",
         "congested",
+        "consumed",
         "content_left",
         "headers_received",
         "id",
         "queue",
         "receive_window",
+        "received",
         "receiver",
         "send_window",
         "state",
-        "unacknowledged",
         "unsent",
     )
 
@@ -70,12 +71,18 @@ class Stream:
         self.headers_received = False  # the peer's request or final response headers
         self.bodiless = False  # the response to HEAD: its content-length counts nothing
         self.content_left: int | None = None  # what content-length still promises
-        self.unacknowledged = 0  # octets received, counted against the windows, not yet given back
+        self.received = 0  # octets that counted against the windows,
+        self.consumed = 0  # and how many of them were given back
         self.receive_window: ReceiveWindow | None = None
         self.send_window: Window | None = None
         self.unsent = 0  # octets of DATA that wait for a window
         self.congested = False  # unsent went over the high water mark
         self.queue: deque[Unsent] | None = None
+
+    @property
+    def unacknowledged(self) -> int:
+        """Octets received and not yet given back."""
+        return self.received - self.consumed
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} {self.state.name}>"
