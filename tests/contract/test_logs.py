@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 import trio_serve as serve
+from tests.patience import PATIENCE_S
 from trio_serve.grpc import methods_from, open_channel
 
 pytestmark = pytest.mark.real_clock
@@ -64,7 +65,7 @@ async def test_records_in_a_replica_carry_their_request(tmp_path: pathlib.Path) 
     ) as instance:
         await instance.run(Greeter.bind(), name="app1", route_prefix="/t")
         await say_hello(instance.grpc_port, "you", "id-1")
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             await client.get(f"http://127.0.0.1:{instance.http_port}/t?a=b", headers={"x-request-id": "id-2"})
 
     lines = {line["message"].rpartition(" ")[0]: line for line in map(json.loads, lines_of(tmp_path))}
@@ -96,7 +97,7 @@ async def test_what_a_client_sends_stays_on_one_line(tmp_path: pathlib.Path) -> 
     ) as instance:
         await instance.run(Greeter.bind(), name="app1", route_prefix="/t")
         await say_hello(instance.grpc_port, "you\nINFO 2026 forged\x1b[2J", "id-1")
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             await client.get(f"http://127.0.0.1:{instance.http_port}/t%0AINFO%202026%20forged")
 
     lines = lines_of(tmp_path)
@@ -189,7 +190,7 @@ async def test_a_backends_lines_have_the_form_of_the_document(tmp_path: pathlib.
     ) as instance:
         backend = Greeter.options(name="my_backend", is_backend=True)
         await instance.run(backend.bind(), name="app1", route_prefix="/counter")
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             await client.get(f"http://127.0.0.1:{instance.http_port}/counter")
 
     (line,) = lines_of(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 import trio_serve as serve
+from tests.patience import PATIENCE_S
 from trio_serve import metrics
 from trio_serve.config import MetricsOptions
 from trio_serve.grpc import methods_from, open_channel
@@ -193,7 +194,7 @@ async def test_every_name_is_served_with_bounded_labels() -> None:
         for path, name in ((METHOD, "error"), ("/made.Up/One", ""), ("/made.Up/Two", "")):
             with pytest.raises(Exception, match=r"ValueError|not found"):
                 await call(grpc_port, path, name)
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             for target in ("/t", "/t?error=1", "/made/up", "/made/up/2"):
                 await client.request("GET", http + target)
             await client.request("INVENTED", http + "/t")
@@ -243,7 +244,7 @@ async def test_the_port_is_read_until_the_instance_has_ended_and_then_free() -> 
     async with serve.open_instance(metrics_options={"port": 0}) as instance:
         port = instance.metrics_port
         await instance.drain()
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             assert (await client.get(f"http://127.0.0.1:{port}/metrics")).status_code == 200
 
     async with serve.open_instance(metrics_options={"port": port}):

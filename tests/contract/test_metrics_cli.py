@@ -39,8 +39,8 @@ def test_the_option_opens_the_port_and_tells_it(shell: Shell) -> None:
         lines = [served.process.stdout.readline() for _ in range(2)]
         (http,) = re.findall(r"^http (.*)$", lines[0], re.MULTILINE)
         (metrics,) = re.findall(r"^metrics (127\.0\.0\.1:\d+)$", lines[1], re.MULTILINE)
-        assert httpx.get(f"http://{http}/").text == "hi"
-        text = httpx.get(f"http://{metrics}/metrics").text
+        assert httpx.get(f"http://{http}/", timeout=PATIENCE_S).text == "hi"
+        text = httpx.get(f"http://{metrics}/metrics", timeout=PATIENCE_S).text
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(PATIENCE_S) == 0
 
@@ -57,8 +57,8 @@ def test_the_file_opens_both(shell: Shell) -> None:
     with shell.serving("config.yaml", wait=False) as served:
         assert served.process.stdout is not None
         lines = [served.process.stdout.readline() for _ in range(2)]
-        httpx.get(f"http://{lines[0].split()[1]}/")
-        text = httpx.get(f"http://{lines[1].split()[1]}/metrics").text
+        httpx.get(f"http://{lines[0].split()[1]}/", timeout=PATIENCE_S)
+        text = httpx.get(f"http://{lines[1].split()[1]}/metrics", timeout=PATIENCE_S).text
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(PATIENCE_S) == 0
 

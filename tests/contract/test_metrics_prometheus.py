@@ -11,6 +11,7 @@ import pytest
 import trio
 
 import trio_serve as serve
+from tests.patience import PATIENCE_S
 from tests.ports import free_port
 
 pytestmark = [
@@ -45,7 +46,7 @@ async def prometheus(folder: pathlib.Path, scraped_port: int | None) -> AsyncIte
     ]
     process = await trio.lowlevel.open_process(command, stderr=subprocess.DEVNULL)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
             yield client
     finally:
         process.kill()

@@ -14,6 +14,7 @@ import trustme
 from starlette.requests import Request
 
 import trio_serve as serve
+from tests.patience import PATIENCE_S
 from trio_serve.grpc import methods_from, open_channel
 from trio_serve.instance.settings import Mistakes
 from trio_serve.serving.request_context import current_request
@@ -60,7 +61,9 @@ async def test_both_proxies_share_applications_replicas_and_request_ids() -> Non
                 response_deserializer=method.reply_type.FromString,  # type: ignore[union-attr]
             )
             reply = await say_hello(method.request_type(name="you"), metadata=[("request_id", "over-grpc")])  # type: ignore[misc]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{instance.http_port}") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{instance.http_port}", timeout=PATIENCE_S
+        ) as client:
             answer = await client.get("/", headers={"x-request-id": "over-http"})
 
         assert reply.message == "Hello you"
@@ -72,7 +75,9 @@ async def test_both_proxies_share_applications_replicas_and_request_ids() -> Non
 async def test_http_is_served_without_grpc() -> None:
     async with serve.open_instance(http_options=ANY_PORT) as instance:
         await instance.run(Both.bind(), route_prefix="/both")
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{instance.http_port}") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{instance.http_port}", timeout=PATIENCE_S
+        ) as client:
             assert (await client.get("/-/routes")).json() == {"/both": "default"}
             assert len((await client.get("/both")).json()) == 1
 
@@ -126,7 +131,9 @@ async def test_a_drain_answers_what_is_under_way_and_closes_the_port() -> None:
     answers: list[httpx.Response] = []
     async with serve.open_instance(http_options=ANY_PORT) as instance:
         await instance.run(sleeps.bind())
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{instance.http_port}") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{instance.http_port}", timeout=PATIENCE_S
+        ) as client:
 
             async def ask() -> None:
                 answers.append(await client.get("/"))
@@ -164,7 +171,7 @@ async def test_tls_is_http_1_only(tmp_path: pathlib.Path) -> None:
     files = {"ssl_keyfile": str(tmp_path / "key.pem"), "ssl_certfile": str(tmp_path / "cert.pem")}
     async with serve.open_instance(http_options={**ANY_PORT, **files}) as instance:
         await instance.run(Both.bind())
-        async with httpx.AsyncClient(verify=trusting) as client:
+        async with httpx.AsyncClient(verify=trusting, timeout=PATIENCE_S) as client:
             answer = await client.get(f"https://127.0.0.1:{instance.http_port}/-/healthz")
         trusting.set_alpn_protocols(["h2", "http/1.1"])
         tcp = await trio.open_tcp_stream("127.0.0.1", instance.http_port)  # type: ignore[arg-type]
@@ -198,7 +205,9 @@ async def test_many_clients_at_once_get_their_own_answers() -> None:
 
     async with serve.open_instance(http_options=ANY_PORT) as instance:
         await instance.run(echo.bind())
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{instance.http_port}") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{instance.http_port}", timeout=PATIENCE_S
+        ) as client:
             wrong = 0
 
             async def ask(number: int) -> None:
