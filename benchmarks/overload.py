@@ -7,8 +7,9 @@
 
 A handler takes 5 ms; server on one core, load on the other; grpc.aio in the same run.  Goodput is what was
 answered OK in time, as a share of the peak.  The onset has a column of its own: a queue takes it for a burst,
-which it is for, so those calls wait longer.  The last column says how much of its core the server got: with
-less than all of it, others were at work there, and the row tells little.
+which it is for, so those calls wait longer.  The last columns say how much of its core the server got: with
+less than all of it, others were at work there, and the row tells little; and how busy the client was, whose
+own delays are counted as the server's.
 """
 
 import argparse
@@ -50,6 +51,7 @@ class Outcome:
     expired: float
     recovery_s: float
     core: float
+    client_core: float
 
 
 Outcomes = Mapping[float, Outcome]
@@ -65,7 +67,7 @@ def main() -> None:
     )
     head = [
         *("server", "load", "goodput, % of peak", "refused p99, ms", "admitted p99, ms", "in the onset, ms"),
-        *("late", "expired, yet begun", "95 % again after, s", "core, %"),
+        *("late", "expired, yet begun", "95 % again after, s", "core, %", "client's, %"),
     ]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|", flush=True)
     results = {}
@@ -107,6 +109,7 @@ def measure(server: ServerProcess, peak: float, load: float, onset: float, secon
         expired=seen["expired"],
         recovery_s=recovery_s([(at - end, status) for at, status, _ in seen["calls"] if at >= end]),
         core=min(1.0, core),
+        client_core=seen["core"],
     )
 
 
@@ -182,6 +185,7 @@ def _row(name: str, load: float, seen: Outcome) -> str:
         f"{seen.expired:.0f}",
         f"{seen.recovery_s:.1f}",
         f"{100 * seen.core:.0f}",
+        f"{100 * seen.client_core:.0f}",
     )
     return "| " + " | ".join(cells) + " |"
 

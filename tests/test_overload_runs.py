@@ -42,14 +42,14 @@ def test_overload_prints_a_row_and_draws_its_picture(tmp_path: Path) -> None:
 
 def test_the_row_of_several_runs_has_the_median_of_each_column() -> None:
     def outcome(goodput: float, late: int) -> Outcome:
-        return Outcome(200.0, goodput, 5.0, 50.0, 500.0, late, 0, 0.1, 1.0)
+        return Outcome(200.0, goodput, 5.0, 50.0, 500.0, late, 0, 0.1, 1.0, 0.5)
 
     assert median([outcome(0.9, 7), outcome(0.5, 9), outcome(0.8, 1)]) == outcome(0.8, 7)
 
 
 def test_the_picture_has_both_panels_every_server_and_the_aim() -> None:
-    ours = Outcome(200.0, 0.95, 5.0, 60.0, 500.0, 0, 0, 0.0, 1.0)
-    theirs = Outcome(200.0, 0.2, 0.0, 5000.0, 990.0, 300, 250, 1.5, 1.0)
+    ours = Outcome(200.0, 0.95, 5.0, 60.0, 500.0, 0, 0, 0.0, 1.0, 0.5)
+    theirs = Outcome(200.0, 0.2, 0.0, 5000.0, 990.0, 300, 250, 1.5, 1.0, 0.5)
 
     root = ElementTree.fromstring(picture({"ours": {2.0: ours, 10.0: ours}, "theirs": {2.0: theirs}}))
 

@@ -1,12 +1,13 @@
 """Calls at a given rate, whether the earlier ones have been answered or not.
 
-    PROGRAM PORT --peak 1                        the most that the server does, eight in flight for so long
+    PROGRAM PORT --peak 1                        the most that the server does, four in flight for so long
     PROGRAM PORT --rates 400:2 180:2             400 calls/s for 2 s, then 180 calls/s for 2 s
 
-    >  {"peak": ...}  or  {"calls": [[sent at, "OK", latency], ...], "expired": ...}
+    >  {"peak": ...}  or  {"calls": [[sent at, "OK", latency], ...], "expired": ..., "core": ...}
 
 Every call has a deadline of 1 s, and carries it as its name; so many channels that no server's limit of
 streams a connection holds any call back.  ``expired``: how many calls the server began after their deadline.
+``core``: how much of one processor the client itself was at work; near 1 the latencies are its own.
 """
 
 import argparse
@@ -35,8 +36,10 @@ async def main(arguments: argparse.Namespace) -> dict[str, object]:
         if arguments.peak:
             return {"peak": await peak(stubs, arguments.peak)}
         before = await expired(stubs[0])
+        began, at_work = time.monotonic(), time.process_time()
         calls = await run(stubs, arguments.rates)
-        return {"calls": calls, "expired": await expired(stubs[0]) - before}
+        core = (time.process_time() - at_work) / (time.monotonic() - began)
+        return {"calls": calls, "expired": await expired(stubs[0]) - before, "core": core}
     finally:
         for channel in channels:
             await channel.close()
