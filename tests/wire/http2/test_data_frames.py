@@ -33,6 +33,21 @@ def test_a_window_is_given_back_as_its_octets_are_consumed() -> None:
     assert window_updates(connection) == [(1, 800)]
 
 
+def test_a_stream_of_few_octets_has_no_window_of_its_own() -> None:
+    """It is idle streams that there are thousands of."""
+    connection, receiver = server(LEVEL)
+    connection.receive_data(post_open(1) + data(1, bytes(499)))
+    stream = receiver.streams[1]
+
+    connection.acknowledge(stream, 499)
+    assert stream.receive_window is None
+    assert connection.receive_room(stream) == 501
+    connection.receive_data(data(1, b"x"))
+    connection.acknowledge(stream, 1)
+
+    assert window_updates(connection) == [(1, 500)]
+
+
 @pytest.mark.parametrize("consumed", [0, 300])
 def test_a_window_holds_what_its_size_says_and_no_octet_more(consumed: int) -> None:
     """Whether or not something was consumed, too little to be given back, in between."""
