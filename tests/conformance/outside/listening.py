@@ -33,6 +33,8 @@ def listening(
 ) -> Iterator[int]:
     """Start ``command(port)``, wait until it accepts there, and yield the port; ``log`` gets what it says.
 
+    One that listens on the ``following`` ports, too, does so in their order: the last is waited for.
+
     Raises:
         RuntimeError: it ended, or did not listen in time.
     """
@@ -46,7 +48,7 @@ def listening(
             stderr=subprocess.STDOUT,
         )
     try:
-        _wait(server, port)
+        _wait(server, port + following)
         yield port
     finally:
         server.kill()
