@@ -226,6 +226,11 @@ def test_a_file_that_is_not_there(folder: pathlib.Path) -> None:
         read_config_file("nope.yaml")
 
 
+def test_a_file_name_that_cannot_be_seen_is_told_with_escapes() -> None:
+    with pytest.raises(ConfigFileError, match=r"^'\\ufeff': cannot be read: No such file or directory$"):
+        read_config_file("\ufeff")
+
+
 words = st.sampled_from(
     ["applications", "name", "import_path", "m:a", "runtime_env", "deployments", "grpc_options", "port"]
 )

@@ -37,6 +37,13 @@ def test_a_dict_and_an_object_are_the_same() -> None:
     assert options_from(gRPCOptions, given, "grpc_options") is given
 
 
+def test_a_number_larger_than_every_float_is_no_duration() -> None:
+    (mistake,) = mistakes_in(gRPCOptions, {"request_timeout_s": 10**400})
+
+    assert mistake.startswith("given.request_timeout_s: 1000")
+    assert mistake.endswith("... is not a duration; give seconds above 0")
+
+
 def test_every_mistake_is_told_at_once() -> None:
     value = {
         "prot": 1,

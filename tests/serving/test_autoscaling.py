@@ -97,6 +97,7 @@ def test_all_problems_are_told_at_once() -> None:
         ),
         ({"initial_replicas": 0}, "initial_replicas=0 is not between min_replicas=1 and max_replicas=1"),
         ({"look_back_period_s": math.nan}, "look_back_period_s=nan must be a number over 0"),
+        ({"look_back_period_s": 10**400}, f"look_back_period_s={10**400} must be a number over 0"),
     ],
 )
 def test_options_that_contradict_each_other(options: dict[str, Any], problem: str) -> None:

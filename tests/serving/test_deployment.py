@@ -74,6 +74,12 @@ def test_all_problems_are_told_at_once() -> None:
     assert isinstance(caught.value, TypeError)
 
 
+@pytest.mark.parametrize("value", [True, "2", float("nan"), float("inf"), 10**400])
+def test_seconds_are_a_finite_number(value: Any) -> None:
+    with pytest.raises(ValueError, match="graceful_shutdown_timeout_s"):
+        deployment(graceful_shutdown_timeout_s=value)(Plain)
+
+
 @pytest.mark.parametrize("value", [True, 1.5, "2", -1])
 def test_num_replicas_is_a_whole_number(value: Any) -> None:
     with pytest.raises(ValueError, match="num_replicas"):

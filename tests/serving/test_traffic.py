@@ -101,6 +101,7 @@ def test_shadows_are_drawn_one_by_one_and_end_at_0() -> None:
         ({"weights": ["app"]}, r"weights=\['app'\] must give the share"),
         ({"weights": {"a": 0.5, "b": 0.4}}, r"weights must sum to 1, and 'a': 0.5 \+ 'b': 0.4 is 0.9"),
         ({"weights": {"a": 1.5, "b": -0.5}}, "the weight -0.5 of 'b' is not a number from 0 to 1"),
+        ({"weights": {"a": 10**400}}, f"the weight {10**400} of 'a' is not a number from 0 to 1"),
         ({"weights": {"a": "1"}}, "the weight '1' of 'a'"),
         ({"weights": {"a": True}}, "the weight True of 'a'"),
         ({"weights": {"a": float("nan")}}, "the weight nan of 'a'"),

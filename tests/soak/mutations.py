@@ -106,6 +106,11 @@ def _a_place(random: Random, data: Any) -> tuple[Any, Any]:
     return (container, path[-1]) if path else ({"": data}, "")
 
 
+def _odd_value(random: Random) -> Any:
+    """A new one: what is put into it by a later mutation must not be in the next file, too."""
+    return copy.deepcopy(random.choice(ODD_VALUES))
+
+
 def _delete(random: Random, data: Any) -> None:
     container, step = _a_place(random, data)
     del container[step]
@@ -113,15 +118,15 @@ def _delete(random: Random, data: Any) -> None:
 
 def _retype(random: Random, data: Any) -> None:
     container, step = _a_place(random, data)
-    container[step] = random.choice(ODD_VALUES)
+    container[step] = _odd_value(random)
 
 
 def _add(random: Random, data: Any) -> None:
     container, step = _a_place(random, data)
     if isinstance(container, list):
-        container.insert(step, random.choice(ODD_VALUES))
+        container.insert(step, _odd_value(random))
     else:
-        container[random.choice(ODD_KEYS)] = random.choice(ODD_VALUES)
+        container[random.choice(ODD_KEYS)] = _odd_value(random)
 
 
 def _rename(random: Random, data: Any) -> None:

@@ -190,7 +190,8 @@ def read_config_file(path: str) -> ConfigFile:
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise ConfigFileError([f"{path}: cannot be read: {error.strerror or error}"]) from None
+        name = path if path.isprintable() else repr(path)
+        raise ConfigFileError([f"{name}: cannot be read: {error.strerror or error}"]) from None
     try:
         document = read_yaml(content)
     except UnreadableText as error:

@@ -12,9 +12,9 @@ Knows nothing of files, of their syntax, or of what the settings are for.
 """
 
 import difflib
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from sys import float_info
 from typing import Any, TypeVar
 
 import attrs
@@ -213,8 +213,8 @@ def seconds(value: Any) -> float:
     """A duration in seconds: a finite number above zero."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise wrong(f"{shown(value)} is not a number of seconds")
-    if not (math.isfinite(value) and value > 0):
-        raise wrong(f"{value} is not a duration; give seconds above 0")
+    if not 0 < value <= float_info.max:  # a whole number may be larger than every float
+        raise wrong(f"{shown(value)} is not a duration; give seconds above 0")
     return float(value)
 
 

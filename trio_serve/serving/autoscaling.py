@@ -20,6 +20,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
+from sys import float_info
 from typing import Any, Protocol
 
 import attrs
@@ -170,7 +171,7 @@ def _problems(config: AutoscalingConfig) -> Iterator[str]:
         if value is None and name in _MAY_BE_NONE:
             continue
         bound = "over 0" if name in _OVER_ZERO else "of 0 or more"
-        no_number = isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)
+        no_number = isinstance(value, bool) or not isinstance(value, Real) or not value <= float_info.max
         if no_number or value < 0 or (value == 0 and name in _OVER_ZERO):
             yield f"{name}={value!r} must be a number {bound}"
     if config.aggregation_function not in _AGGREGATIONS:

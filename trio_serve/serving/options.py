@@ -8,7 +8,7 @@ and so is the bound of ``max_queued_requests``.  Knows nothing of what is deploy
 
 import difflib
 from collections.abc import Callable, Mapping
-from math import isfinite
+from sys import float_info
 from typing import Any
 
 import attrs
@@ -47,8 +47,9 @@ def _whole(least: int, unlimited: bool = False) -> Check:
 
 def _seconds(zero: bool) -> Check:
     def check(name: str, value: Any) -> str | None:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-        if number and (value > 0 or (zero and value == 0)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # A whole number may be larger than every float.
+        if number and (0 < value <= float_info.max or (zero and value == 0)):
             return None
         return f"{name}={value!r} must be a number of seconds {'of 0 or more' if zero else 'over 0'}"
 

@@ -16,8 +16,9 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Container, Mapping
 from itertools import accumulate
-from math import isclose, isfinite, log
+from math import isclose, log
 from random import Random
+from sys import float_info
 from typing import Any
 
 import attrs
@@ -117,7 +118,7 @@ def _draw(key: str, name: str, weight: float) -> float:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
 def _problems_of_weights(weights: object) -> list[str]:
