@@ -1,6 +1,7 @@
 """The FastAPI application on hypercorn's Trio worker."""
 
 import socket
+import sys
 
 import trio
 from hypercorn.config import Config
@@ -14,6 +15,7 @@ async def main() -> None:
     config = Config()
     config.bind = [f"fd://{listening.fileno()}"]
     config.errorlog = None
+    config.keep_alive_max_requests = sys.maxsize  # the load keeps its connections, as with all the others
     print("ready", listening.getsockname()[1], flush=True)
     await serve(app, config)  # type: ignore[arg-type]  # FastAPI writes ASGI's types in its own way
 

@@ -47,6 +47,14 @@ async def test_a_connection_takes_one_request_after_the_other() -> None:
     assert served.server.connections_accepted == 1
 
 
+async def test_a_connection_is_good_for_more_requests_than_hypercorn_counts() -> None:
+    async with serving(Echo.bind()) as served:
+        client = served.connect()
+        for _ in range(1100):
+            answer = await client.ask("/")
+            assert (answer.text, answer.headers.get("connection")) == ("GET 0", None)
+
+
 async def test_pipelined_requests_are_answered_in_their_order() -> None:
     async with serving(Echo.bind()) as served:
         last = b"DELETE / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"

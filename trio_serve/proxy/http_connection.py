@@ -15,6 +15,7 @@ Knows ASGI, and nothing of deployments.
 """
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any
@@ -57,6 +58,7 @@ def http1_config() -> Config:
     config.accesslog = config.errorlog = None  # it would write to stderr by itself
     config.h11_max_incomplete_size = HEAD_BYTES_MAX
     config.include_server_header = False
+    config.keep_alive_max_requests = sys.maxsize  # an answer to the 1001st would close the connection
     return config
 
 
