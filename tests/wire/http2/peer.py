@@ -56,6 +56,15 @@ def frames(data: bytes) -> list[Frame]:
     return found
 
 
+def resets(connection: Connection) -> list[tuple[int, int]]:
+    """The streams that what ``connection`` has to send resets, each with the code's last octet."""
+    return [
+        (each.stream_id, each.payload[3])
+        for each in frames(connection.data_to_send())
+        if each.kind == RST_STREAM
+    ]
+
+
 def word(value: int) -> bytes:
     return value.to_bytes(4, "big")
 

@@ -11,13 +11,13 @@ from .peer import (
     EH,
     ES,
     HEADERS,
-    RST_STREAM,
     block,
     data,
     frames,
     headers,
     literal,
     post_open,
+    resets,
     rst,
     server,
     settings,
@@ -41,14 +41,6 @@ def answer(connection: Connection, receiver: RecordingReceiver, stream_id: int, 
     stream = receiver.streams[stream_id]
     connection.send_headers(stream, (STATUS, TRAILER), end_stream=True)
     connection.release_stream(stream, now)
-
-
-def resets(connection: Connection) -> list[tuple[int, int]]:
-    return [
-        (each.stream_id, each.payload[3])
-        for each in frames(connection.data_to_send())
-        if each.kind == RST_STREAM
-    ]
 
 
 def test_the_reset_waits_but_the_stream_is_over() -> None:

@@ -40,7 +40,6 @@ from .peer import (
     POST_FIELDS,
     PREFACE,
     PUSH_PROMISE,
-    RST_STREAM,
     SETTINGS,
     SETTINGS_ACK,
     WINDOW_UPDATE,
@@ -58,6 +57,7 @@ from .peer import (
     ping,
     post_open,
     priority,
+    resets,
     rst,
     server,
     settings,
@@ -80,14 +80,6 @@ def asking(
     stream = receiver.open(connection, POST_FIELDS, end_stream)
     connection.data_to_send()
     return connection, receiver, stream
-
-
-def resets(connection: Connection) -> list[tuple[int, int]]:
-    return [
-        (each.stream_id, each.payload[3])
-        for each in frames(connection.data_to_send())
-        if each.kind == RST_STREAM
-    ]
 
 
 # -- opening -------------------------------------------------------------------------------------------
